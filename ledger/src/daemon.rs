@@ -1,0 +1,247 @@
+//! What every daemon does alike: settings from flags and environment, logs, signals, exit codes.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
+
+/// The settings cannot be used as they are (`EX_USAGE`).
+pub const EXIT_USAGE: u8 = 64;
+/// Stored data is damaged (`EX_DATAERR`).
+pub const EXIT_DATA: u8 = 65;
+/// Something that should not happen, happened (`EX_SOFTWARE`).
+pub const EXIT_SOFTWARE: u8 = 70;
+
+/// How a daemon logs.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct LogSettings {
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "human", value_enum)]
+    pub log_format: LogFormat,
+    /// The least level that is logged
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_enum)]
+    pub log_level: LogLevel,
+}
+
+/// The look of log lines.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+/// The least level that is logged.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What stops the daemon
+    Error,
+    /// And what someone should look into
+    Warn,
+    /// And what someone might want to know
+    Info,
+    /// And what helps to find a fault
+    Debug,
+}
+
+/// A daemon's settings.
+pub trait Settings: CommandFactory + FromArgMatches {
+    /// How the names of its environment variables begin, for example `PAYROUTER_LB_`.
+    const ENVIRONMENT_PREFIX: &'static str;
+
+    /// What is wrong with the settings as a whole, in a sentence.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// Reads settings from the command line and the environment. Where they cannot be used it says why
+/// and ends the process with exit code 64.
+#[must_use]
+pub fn settings<S: Settings>() -> S {
+    match read_settings(
+        std::env::args_os(),
+        std::env::vars_os().map(|(name, _)| name),
+    ) {
+        Ok(settings) => settings,
+        Err(error) => {
+            // There is nowhere else to say that this could not be said.
+            let _ = error.print();
+            let informs = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            std::process::exit(if informs { 0 } else { i32::from(EXIT_USAGE) });
+        }
+    }
+}
+
+fn read_settings<S: Settings>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = OsString>,
+) -> Result<S, clap::Error> {
+    let mut known = BTreeSet::new();
+    let mut command = S::command().mut_args(|argument| {
+        let is_setting = argument.get_long().is_some() && !argument.get_id().as_str().eq("help");
+        if !is_setting {
+            return argument;
+        }
+        let name = variable_name::<S>(argument.get_id().as_str());
+        known.insert(name.clone());
+        argument.env(name)
+    });
+    for name in environment {
+        let name = name.to_string_lossy();
+        if name.starts_with(S::ENVIRONMENT_PREFIX) && !known.contains(name.as_ref()) {
+            let what = format!(
+                "the environment variable {name} is not a setting; those are: {}",
+                known.into_iter().collect::<Vec<_>>().join(", ")
+            );
+            return Err(command.error(ErrorKind::UnknownArgument, what));
+        }
+    }
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let settings = S::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    match settings.check() {
+        Ok(()) => Ok(settings),
+        Err(what) => Err(command.error(ErrorKind::ArgumentConflict, what)),
+    }
+}
+
+fn variable_name<S: Settings>(argument: &str) -> String {
+    format!(
+        "{}{}",
+        S::ENVIRONMENT_PREFIX,
+        argument.to_uppercase().replace('-', "_")
+    )
+}
+
+/// Sends all log lines to standard error.
+pub fn start_logging(settings: LogSettings) {
+    let level = match settings.log_level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    match settings.log_format {
+        LogFormat::Human => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+}
+
+/// Waits until the process is asked to end, by SIGTERM or SIGINT.
+///
+/// # Errors
+/// The operating system refuses to tell of signals.
+pub async fn shutdown_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    std::future::poll_fn(|context| {
+        if terminate.poll_recv(context).is_ready() || interrupt.poll_recv(context).is_ready() {
+            return std::task::Poll::Ready(());
+        }
+        std::task::Poll::Pending
+    })
+    .await;
+    Ok(())
+}
+
+/// Logs how a daemon ended, and gives its exit code.
+pub fn exit_code(result: Result<(), (u8, String)>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, what)) => {
+            tracing::error!("{what}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The boot id of the machine, all zeros where it has none.
+#[must_use]
+pub fn boot_id() -> [u8; 16] {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .and_then(|text| text.trim().parse::<crate::CorrelationId>().ok())
+        .map_or([0; 16], crate::CorrelationId::to_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Example {
+        /// Where to listen
+        #[arg(long, default_value_t = 80)]
+        port: u16,
+        /// The least
+        #[arg(long, default_value_t = 0)]
+        least_count: u16,
+        #[command(flatten)]
+        log: LogSettings,
+    }
+
+    impl Settings for Example {
+        const ENVIRONMENT_PREFIX: &'static str = "EXAMPLE_DAEMON_";
+
+        fn check(&self) -> Result<(), String> {
+            if self.least_count > self.port {
+                return Err("--least-count must not be above --port".to_owned());
+            }
+            Ok(())
+        }
+    }
+
+    fn read(arguments: &[&str], environment: &[&str]) -> Result<Example, String> {
+        let arguments = std::iter::once("example").chain(arguments.iter().copied());
+        read_settings(
+            arguments.map(OsString::from),
+            environment.iter().map(OsString::from),
+        )
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_flag_has_a_variable_in_the_help() {
+        let help = read(&["--help"], &[]).unwrap_err();
+        for name in ["PORT", "LEAST_COUNT", "LOG_FORMAT", "LOG_LEVEL"] {
+            assert!(help.contains(&format!("EXAMPLE_DAEMON_{name}")), "{help}");
+        }
+        assert!(!help.contains("EXAMPLE_DAEMON_HELP"), "{help}");
+    }
+
+    #[test]
+    fn an_unknown_flag_or_variable_is_refused() {
+        assert!(read(&["--prot", "1"], &[]).unwrap_err().contains("--port"));
+        let error = read(&[], &["EXAMPLE_DAEMON_PROT"]).unwrap_err();
+        assert!(
+            error.contains("EXAMPLE_DAEMON_PROT is not a setting"),
+            "{error}"
+        );
+        assert!(read(&[], &["EXAMPLE_OTHER", "PATH"]).is_ok());
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused_with_a_sentence() {
+        let error = read(&["--port", "1", "--least-count", "2"], &[]).unwrap_err();
+        assert!(
+            error.contains("--least-count must not be above --port"),
+            "{error}"
+        );
+    }
+}

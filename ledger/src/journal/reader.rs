@@ -1,0 +1,234 @@
+//! Reading a journal, from any position to its end and on as it grows.
+
+use std::io;
+
+use super::JournalError;
+use super::position::Position;
+use super::record::{Place, RECORD_BYTES, Record};
+use super::segment::{HEADER_BYTES, SegmentHeader, record_offset, segment_file_name};
+use super::tail::{Tail, judge};
+use crate::disk::{Disk, DiskFile};
+
+/// Records that are read from the disk at a time.
+const CHUNK_RECORDS: usize = 1024;
+
+/// Reads one journal in order. It may be used while the journal's one writer appends: what is
+/// written only in part is left for the next call.
+pub struct JournalReader<D: Disk> {
+    disk: D,
+    instance: u16,
+    position: Position,
+    open: Option<OpenSegment<D::File>>,
+    chunk: Vec<u8>,
+}
+
+struct OpenSegment<F> {
+    file: F,
+    header: SegmentHeader,
+    checksum: u32,
+}
+
+/// Where a reader stands with the segment at its position.
+pub(super) enum Standing {
+    /// The segment does not exist.
+    NoSegment,
+    /// Its head is not there yet, or not whole.
+    NoHeader,
+    /// It is open, and all its good records were read.
+    AtEnd { header: SegmentHeader, tail: Tail },
+}
+
+impl<D: Disk> JournalReader<D> {
+    /// A reader of the journal of this instance that begins at `position`.
+    pub fn new(disk: D, instance: u16, position: Position) -> Self {
+        let chunk = vec![0; CHUNK_RECORDS * RECORD_BYTES];
+        Self {
+            disk,
+            instance,
+            position,
+            open: None,
+            chunk,
+        }
+    }
+
+    /// The place of the record that is read next.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Reads up to `records_max` records that are there by now, in order, and tells how many it
+    /// read. Fewer than asked for means that there are no more.
+    ///
+    /// # Errors
+    /// The journal cannot be read, or is damaged.
+    pub fn read(
+        &mut self,
+        records_max: usize,
+        mut visit: impl FnMut(Position, &Record),
+    ) -> Result<usize, JournalError> {
+        let mut count = 0;
+        while count < records_max && self.open_segment()? {
+            let wanted = CHUNK_RECORDS.min(records_max - count);
+            let read = self.read_chunk(wanted, &mut visit)?;
+            count += read;
+            // A seal moves on to the next segment, where there may be more.
+            if read < wanted && self.open.is_some() {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Opens the segment at the position if it is not open. False if it is not there yet.
+    fn open_segment(&mut self) -> Result<bool, JournalError> {
+        if self.open.is_some() {
+            return Ok(true);
+        }
+        let name = segment_file_name(self.position.segment);
+        let file = match self.disk.open_read_only(&name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(JournalError::io("open", self.disk.describe(&name))(error)),
+        };
+        let Some(header) = read_header(&self.disk, &name, &file)? else {
+            return Ok(false);
+        };
+        if (header.instance, header.number) != (self.instance, self.position.segment) {
+            let what = format!(
+                "it is segment {} of instance {}, and its place is that of segment {} of instance {}",
+                header.number, header.instance, self.position.segment, self.instance
+            );
+            return Err(damaged(&self.disk, &name, 0, what));
+        }
+        self.open = Some(OpenSegment {
+            file,
+            header,
+            checksum: header.checksum(),
+        });
+        Ok(true)
+    }
+
+    /// Reads up to `records_max` records with one read of the disk.
+    fn read_chunk(
+        &mut self,
+        records_max: usize,
+        visit: &mut impl FnMut(Position, &Record),
+    ) -> Result<usize, JournalError> {
+        let Some(segment) = &self.open else {
+            return Ok(0);
+        };
+        let header_checksum = segment.checksum;
+        let chunk = &mut self.chunk[..records_max * RECORD_BYTES];
+        let bytes_count = segment
+            .file
+            .read_at(record_offset(self.position.index), chunk)
+            .map_err(|error| read_failed(&self.disk, self.position, error))?;
+        let whole_count = bytes_count / RECORD_BYTES;
+        for slot in 0..whole_count {
+            let place = Place {
+                header_checksum,
+                index: self.position.index,
+            };
+            let (records, _) = self.chunk.as_chunks::<RECORD_BYTES>();
+            let Ok(record) = Record::decode(&records[slot], place) else {
+                self.check_unreadable(place)?;
+                return Ok(slot);
+            };
+            visit(self.position, &record);
+            if let Record::Sealed(seal) = record {
+                if seal.records_count != self.position.index {
+                    return Err(self.damaged_here(format!(
+                        "its seal counts {} records and stands after {}",
+                        seal.records_count, self.position.index
+                    )));
+                }
+                self.position = self.position.next_segment();
+                self.open = None;
+                return Ok(slot + 1);
+            }
+            self.position = self.position.next();
+        }
+        Ok(whole_count)
+    }
+
+    /// Checks that what does not read as a record at this place is a write that is not finished.
+    fn check_unreadable(&self, place: Place) -> Result<(), JournalError> {
+        let Some(segment) = &self.open else {
+            return Ok(());
+        };
+        let failed = |error| read_failed(&self.disk, self.position, error);
+        let tail = judge(&segment.file, place.header_checksum, place.index).map_err(failed)?;
+        if tail != Tail::Damaged {
+            return Ok(());
+        }
+        // The writer may have finished in the meantime.
+        let mut bytes = [0; RECORD_BYTES];
+        let count = segment
+            .file
+            .read_at(record_offset(place.index), &mut bytes)
+            .map_err(failed)?;
+        if count == RECORD_BYTES && Record::decode(&bytes, place).is_ok() {
+            return Ok(());
+        }
+        Err(self.damaged_here(format!(
+            "record {} is not what was written there",
+            place.index
+        )))
+    }
+
+    fn damaged_here(&self, what: String) -> JournalError {
+        let name = segment_file_name(self.position.segment);
+        damaged(&self.disk, &name, record_offset(self.position.index), what)
+    }
+
+    /// Where the reader stands once it has read all there is. For the journal's one writer.
+    pub(super) fn standing(&mut self) -> Result<Standing, JournalError> {
+        if !self.open_segment()? {
+            let name = segment_file_name(self.position.segment);
+            let exists = self.disk.open_read_only(&name).is_ok();
+            return Ok(if exists {
+                Standing::NoHeader
+            } else {
+                Standing::NoSegment
+            });
+        }
+        let segment = self.open.as_ref().expect("the segment was opened above");
+        let tail = judge(&segment.file, segment.checksum, self.position.index)
+            .map_err(|error| read_failed(&self.disk, self.position, error))?;
+        Ok(Standing::AtEnd {
+            header: segment.header,
+            tail,
+        })
+    }
+}
+
+/// Reads the head of a segment; `None` where it was not written whole.
+fn read_header<D: Disk>(
+    disk: &D,
+    name: &str,
+    file: &D::File,
+) -> Result<Option<SegmentHeader>, JournalError> {
+    let mut bytes = [0; HEADER_BYTES];
+    let count = file
+        .read_at(0, &mut bytes)
+        .map_err(JournalError::io("read", disk.describe(name)))?;
+    if count < HEADER_BYTES || bytes == [0; HEADER_BYTES] {
+        return Ok(None);
+    }
+    SegmentHeader::decode(&bytes)
+        .map(Some)
+        .map_err(|error| damaged(disk, name, 0, error.to_string()))
+}
+
+fn read_failed<D: Disk>(disk: &D, position: Position, error: io::Error) -> JournalError {
+    JournalError::io("read", disk.describe(&segment_file_name(position.segment)))(error)
+}
+
+pub(super) fn damaged<D: Disk>(disk: &D, name: &str, offset: u64, what: String) -> JournalError {
+    JournalError::Damaged {
+        file: disk.describe(name),
+        offset,
+        what,
+    }
+}

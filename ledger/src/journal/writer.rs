@@ -1,0 +1,570 @@
+//! Writing a journal: recovery, appending, segments.
+
+use std::io;
+
+use super::JournalError;
+use super::position::Position;
+use super::reader::{JournalReader, Standing, damaged};
+use super::record::{PaymentRecord, Place, RECORD_BYTES, Record, Seal};
+use super::segment::{
+    HEADER_BYTES, SegmentHeader, record_offset, segment_file_name, segment_number,
+};
+use super::tail::Tail;
+use crate::disk::{Disk, DiskFile};
+use crate::time::TimestampMs;
+
+/// The size at which a segment is sealed and the next one begun, unless set otherwise.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// The least size of a segment that may be set.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// The greatest size of a segment that may be set.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Which journal, and how it is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalConfig {
+    /// The number of the API instance that writes it.
+    pub instance: u16,
+    /// A segment is sealed once it has this size.
+    pub segment_bytes: u64,
+    /// The boot of the machine.
+    pub boot_id: [u8; 16],
+}
+
+/// What recovery found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// Segments that were read.
+    pub segments_count: u32,
+    /// Records that were read.
+    pub records_count: u64,
+    /// Bytes of torn tails that were cut off.
+    pub torn_bytes: u64,
+    /// Whether the machine was started anew since the journal was written.
+    pub rebooted: bool,
+}
+
+/// What became of an append.
+#[derive(Debug)]
+pub struct Appended {
+    /// The place of the first record.
+    pub first: Position,
+    /// How many of the records, from the first on, are in the journal.
+    pub count: usize,
+    /// Why the others are not.
+    pub error: Option<JournalError>,
+}
+
+/// The one writer of a journal.
+pub struct Journal<D: Disk> {
+    disk: D,
+    _lock: D::Lock,
+    config: JournalConfig,
+    /// The segment that is written to. None after a seal whose next segment could not be created.
+    open: Option<OpenSegment<D::File>>,
+    /// The place of the next record.
+    end: Position,
+    /// Bytes of a failed write may stand behind the end, and must be cut before the next one.
+    cut_before_write: bool,
+    buffer: Vec<u8>,
+    unsynced: Unsynced<D>,
+}
+
+struct OpenSegment<F> {
+    file: F,
+    checksum: u32,
+}
+
+/// What was written and not yet synced.
+struct Unsynced<D: Disk> {
+    files: Vec<D::File>,
+    folder: bool,
+}
+
+impl<D: Disk> Journal<D> {
+    /// Takes the folder's lock, reads what recovery needs, shows each record about a payment to
+    /// `visit` in order, and stands ready to append.
+    ///
+    /// # Errors
+    /// Another process holds the lock, the folder cannot be read, or a segment is damaged or
+    /// missing.
+    pub fn open(
+        disk: D,
+        config: JournalConfig,
+        now: TimestampMs,
+        mut visit: impl FnMut(Position, &PaymentRecord),
+    ) -> Result<(Self, Recovery), JournalError> {
+        let lock = disk
+            .lock()
+            .map_err(JournalError::io("lock", disk.describe("")))?;
+        let segments = list_segments(&disk)?;
+        let mut journal = Self {
+            disk,
+            _lock: lock,
+            config,
+            open: None,
+            end: Position::START,
+            cut_before_write: false,
+            buffer: Vec::new(),
+            unsynced: Unsynced {
+                files: Vec::new(),
+                folder: false,
+            },
+        };
+        let Some(first) = journal.first_segment_to_read(&segments)? else {
+            journal.begin_segment(1, now)?;
+            let recovery = Recovery {
+                segments_count: 0,
+                records_count: 0,
+                torn_bytes: 0,
+                rebooted: false,
+            };
+            return Ok((journal, recovery));
+        };
+        let last = *segments.last().expect("there is a segment to read");
+        let recovery = journal.recover(first, last, now, &mut visit)?;
+        Ok((journal, recovery))
+    }
+
+    /// The place of the next record.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.end
+    }
+
+    /// Appends the records in order. If the disk refuses a part of them, the ones before it are in
+    /// the journal and count; nothing of the others is.
+    ///
+    /// `oldest_open_segment` is the oldest segment in which a payment was accepted that is not
+    /// closed yet; a seal keeps it for recovery.
+    pub fn append(
+        &mut self,
+        records: &[PaymentRecord],
+        oldest_open_segment: u32,
+        now: TimestampMs,
+    ) -> Appended {
+        if let Err(error) = self.make_ready(records.len(), oldest_open_segment, now) {
+            return Appended {
+                first: self.end,
+                count: 0,
+                error: Some(error),
+            };
+        }
+        let first = self.end;
+        let segment = self
+            .open
+            .as_ref()
+            .expect("a segment is open after make_ready");
+        self.buffer.clear();
+        for (record, index) in records.iter().zip(first.index..) {
+            let place = Place {
+                header_checksum: segment.checksum,
+                index,
+            };
+            Record::Payment(*record).encode(place, &mut self.buffer);
+        }
+        let (count, error) = self.write_buffer();
+        Appended {
+            first,
+            count,
+            error,
+        }
+    }
+
+    /// What must be synced so that all that was appended so far survives a power cut. The caller
+    /// runs it, on whichever thread may wait for the disk.
+    pub fn take_unsynced(&mut self) -> SyncJob<D> {
+        let mut files = std::mem::take(&mut self.unsynced.files);
+        files.extend(self.open.as_ref().map(|segment| segment.file.clone()));
+        let folder = std::mem::take(&mut self.unsynced.folder).then(|| self.disk.clone());
+        SyncJob {
+            files,
+            folder,
+            description: self.disk.describe(""),
+        }
+    }
+
+    /// Seals the open segment, unless it is empty, and begins the next one.
+    ///
+    /// # Errors
+    /// The disk refuses. Appending goes on where it can.
+    pub fn rotate(
+        &mut self,
+        oldest_open_segment: u32,
+        now: TimestampMs,
+    ) -> Result<(), JournalError> {
+        self.cut_failed_write()?;
+        if self.open.is_some() && self.end.index == 0 {
+            return Ok(());
+        }
+        if self.open.is_some() {
+            self.seal(oldest_open_segment, now)?;
+        }
+        self.begin_segment(self.end.segment, now)
+    }
+
+    /// Removes all segments before this one, oldest first.
+    ///
+    /// # Errors
+    /// The disk refuses; the segments that remain follow each other without a gap.
+    pub fn remove_segments_before(&mut self, segment: u32) -> Result<u32, JournalError> {
+        let mut removed = 0;
+        for number in list_segments(&self.disk)? {
+            if number >= segment || number >= self.end.segment {
+                break;
+            }
+            let name = segment_file_name(number);
+            self.disk
+                .remove(&name)
+                .map_err(JournalError::io("remove", self.disk.describe(&name)))?;
+            self.unsynced.folder = true;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// The segment at which recovery begins: the oldest that had an open payment when the last seal
+    /// was written.
+    fn first_segment_to_read(&self, segments: &[u32]) -> Result<Option<u32>, JournalError> {
+        let (Some(&oldest), Some(&last)) = (segments.first(), segments.last()) else {
+            return Ok(None);
+        };
+        for number in segments.iter().rev().copied() {
+            if let Some(seal) = self.read_seal(number)? {
+                return Ok(Some(seal.oldest_open_segment.clamp(oldest, last)));
+            }
+        }
+        Ok(Some(oldest))
+    }
+
+    /// The seal that ends a segment, if it has one.
+    fn read_seal(&self, number: u32) -> Result<Option<Seal>, JournalError> {
+        let name = segment_file_name(number);
+        let failed = |error| JournalError::io("read", self.disk.describe(&name))(error);
+        let file = self.disk.open_read_only(&name).map_err(failed)?;
+        let records_bytes = file
+            .size()
+            .map_err(failed)?
+            .saturating_sub(HEADER_BYTES as u64);
+        let Some(index) = (records_bytes / RECORD_BYTES as u64).checked_sub(1) else {
+            return Ok(None);
+        };
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        let mut header = [0; HEADER_BYTES];
+        let mut bytes = [0; RECORD_BYTES];
+        file.read_at(0, &mut header).map_err(failed)?;
+        file.read_at(record_offset(index), &mut bytes)
+            .map_err(failed)?;
+        let Ok(header) = SegmentHeader::decode(&header) else {
+            return Ok(None);
+        };
+        let place = Place {
+            header_checksum: header.checksum(),
+            index,
+        };
+        match Record::decode(&bytes, place) {
+            Ok(Record::Sealed(seal)) => Ok(Some(seal)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads segments `first` to `last`, cuts torn tails, and opens the last one or the next.
+    fn recover(
+        &mut self,
+        first: u32,
+        last: u32,
+        now: TimestampMs,
+        visit: &mut impl FnMut(Position, &PaymentRecord),
+    ) -> Result<Recovery, JournalError> {
+        let mut recovery = Recovery {
+            segments_count: 0,
+            records_count: 0,
+            torn_bytes: 0,
+            rebooted: false,
+        };
+        let mut position = Position {
+            segment: first,
+            index: 0,
+        };
+        loop {
+            let disk = self.disk.clone();
+            let mut reader = JournalReader::new(disk, self.config.instance, position);
+            let read = reader.read(usize::MAX, |position, record| {
+                if let Record::Payment(payment) = record {
+                    visit(position, payment);
+                }
+            })?;
+            recovery.records_count += read as u64;
+            self.end = reader.position();
+            match reader.standing()? {
+                // All segments up to the last are sealed.
+                Standing::NoSegment => {
+                    recovery.segments_count = self.end.segment - first;
+                    self.begin_segment(self.end.segment, now)?;
+                    return Ok(recovery);
+                }
+                // It was being created when its writer ended.
+                Standing::NoHeader => {
+                    recovery.segments_count = self.end.segment - first;
+                    recovery.torn_bytes += self.discard_headless(self.end.segment, last)?;
+                    self.begin_segment(self.end.segment, now)?;
+                    return Ok(recovery);
+                }
+                Standing::AtEnd { header, tail } => {
+                    recovery.rebooted |= header.boot_id != self.config.boot_id;
+                    recovery.torn_bytes += self.reopen(&header, tail)?;
+                    if self.end.segment == last {
+                        recovery.segments_count = last - first + 1;
+                        return Ok(recovery);
+                    }
+                    // Its seal was lost with the power; the next segment goes on from here.
+                    self.seal(first, now)?;
+                    position = self.end;
+                }
+            }
+        }
+    }
+
+    /// Opens the segment at the end for appending and cuts its torn tail, telling its bytes.
+    fn reopen(&mut self, header: &SegmentHeader, tail: Tail) -> Result<u64, JournalError> {
+        let name = segment_file_name(self.end.segment);
+        let end_offset = record_offset(self.end.index);
+        let torn_bytes = match tail {
+            Tail::Clean => 0,
+            Tail::Torn { bytes } => bytes,
+            Tail::Damaged => {
+                let what = format!("record {} is not what was written there", self.end.index);
+                return Err(damaged(&self.disk, &name, end_offset, what));
+            }
+        };
+        let file = self
+            .disk
+            .open(&name)
+            .map_err(JournalError::io("open", self.disk.describe(&name)))?;
+        if torn_bytes > 0 {
+            file.truncate(end_offset).map_err(JournalError::io(
+                "cut the torn tail of",
+                self.disk.describe(&name),
+            ))?;
+        }
+        self.open = Some(OpenSegment {
+            file,
+            checksum: header.checksum(),
+        });
+        Ok(torn_bytes)
+    }
+
+    /// Removes a segment whose head was never written whole, telling its bytes.
+    fn discard_headless(&mut self, number: u32, last: u32) -> Result<u64, JournalError> {
+        let name = segment_file_name(number);
+        let failed = |error| JournalError::io("read", self.disk.describe(&name))(error);
+        let size = self
+            .disk
+            .open_read_only(&name)
+            .and_then(|file| file.size())
+            .map_err(failed)?;
+        if number != last || size > HEADER_BYTES as u64 {
+            return Err(damaged(
+                &self.disk,
+                &name,
+                0,
+                "its head is missing".to_owned(),
+            ));
+        }
+        self.disk
+            .remove(&name)
+            .map_err(JournalError::io("remove", self.disk.describe(&name)))?;
+        self.unsynced.folder = true;
+        Ok(size)
+    }
+
+    /// Opens a segment that has room for this many records, or any that is empty.
+    fn make_ready(
+        &mut self,
+        records_count: usize,
+        oldest_open_segment: u32,
+        now: TimestampMs,
+    ) -> Result<(), JournalError> {
+        self.cut_failed_write()?;
+        let bytes = record_offset(self.end.index) + (records_count * RECORD_BYTES) as u64;
+        let full = self.end.index > 0 && bytes > self.config.segment_bytes;
+        if self.open.is_none() || full {
+            self.rotate(oldest_open_segment, now)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts what a failed write may have left behind the end.
+    fn cut_failed_write(&mut self) -> Result<(), JournalError> {
+        if !self.cut_before_write {
+            return Ok(());
+        }
+        if let Some(segment) = &self.open {
+            let name = segment_file_name(self.end.segment);
+            segment
+                .file
+                .truncate(record_offset(self.end.index))
+                .map_err(JournalError::io(
+                    "cut a failed write from",
+                    self.disk.describe(&name),
+                ))?;
+        }
+        self.cut_before_write = false;
+        Ok(())
+    }
+
+    /// Writes the buffer's records at the end, and tells how many were written whole.
+    fn write_buffer(&mut self) -> (usize, Option<JournalError>) {
+        let segment = self.open.as_ref().expect("a segment is open while writing");
+        let start = record_offset(self.end.index);
+        let mut written = 0;
+        let mut error = None;
+        while written < self.buffer.len() {
+            match segment
+                .file
+                .write_at(start + written as u64, &self.buffer[written..])
+            {
+                Ok(0) => error = Some(io::Error::from(io::ErrorKind::WriteZero)),
+                Ok(count) => written += count,
+                Err(refused) => error = Some(refused),
+            }
+            if error.is_some() {
+                break;
+            }
+        }
+        let count = written / RECORD_BYTES;
+        self.end = self
+            .end
+            .plus(u32::try_from(count).expect("a batch is far below 2^32 records"));
+        self.cut_before_write = !written.is_multiple_of(RECORD_BYTES);
+        let name = segment_file_name(self.end.segment);
+        (
+            count,
+            error.map(|error| JournalError::io("write", self.disk.describe(&name))(error)),
+        )
+    }
+
+    /// Writes the seal of the open segment and closes it.
+    fn seal(&mut self, oldest_open_segment: u32, now: TimestampMs) -> Result<(), JournalError> {
+        let segment = self.open.as_ref().expect("a segment is open to be sealed");
+        let seal = Seal {
+            records_count: self.end.index,
+            oldest_open_segment,
+            written_at: now,
+        };
+        let place = Place {
+            header_checksum: segment.checksum,
+            index: self.end.index,
+        };
+        self.buffer.clear();
+        Record::Sealed(seal).encode(place, &mut self.buffer);
+        if let (_, Some(error)) = self.write_buffer() {
+            return Err(error);
+        }
+        self.unsynced
+            .files
+            .extend(self.open.take().map(|segment| segment.file));
+        self.end = self.end.next_segment();
+        Ok(())
+    }
+
+    /// Creates the segment with this number and opens it.
+    fn begin_segment(&mut self, number: u32, now: TimestampMs) -> Result<(), JournalError> {
+        let name = segment_file_name(number);
+        let header = SegmentHeader {
+            instance: self.config.instance,
+            number,
+            created_at: now,
+            boot_id: self.config.boot_id,
+        };
+        let file = self
+            .create_or_reuse(&name)
+            .map_err(JournalError::io("create", self.disk.describe(&name)))?;
+        write_whole(&file, &header.encode())
+            .map_err(JournalError::io("write", self.disk.describe(&name)))?;
+        self.open = Some(OpenSegment {
+            file,
+            checksum: header.checksum(),
+        });
+        self.end = Position {
+            segment: number,
+            index: 0,
+        };
+        self.unsynced.folder = true;
+        Ok(())
+    }
+}
+
+impl<D: Disk> Journal<D> {
+    /// Creates a segment's file, or takes the one whose head an earlier attempt failed to write.
+    fn create_or_reuse(&self, name: &str) -> io::Result<D::File> {
+        match self.disk.create(name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let file = self.disk.open(name)?;
+                if file.size()? >= HEADER_BYTES as u64 {
+                    return Err(error);
+                }
+                file.truncate(0)?;
+                Ok(file)
+            }
+            created => created,
+        }
+    }
+}
+
+/// What is to be synced, apart from the journal, so that another thread can do it.
+pub struct SyncJob<D: Disk> {
+    files: Vec<D::File>,
+    folder: Option<D>,
+    description: String,
+}
+
+impl<D: Disk> SyncJob<D> {
+    /// Syncs, and waits for the disk.
+    ///
+    /// # Errors
+    /// What was appended since the last sync may not survive a power cut.
+    pub fn run(&self) -> Result<(), JournalError> {
+        let failed = |error| JournalError::io("sync", self.description.clone())(error);
+        for file in &self.files {
+            file.sync().map_err(failed)?;
+        }
+        self.folder
+            .as_ref()
+            .map_or(Ok(()), Disk::sync)
+            .map_err(failed)
+    }
+}
+
+/// The numbers of all segments in a folder, in order and without a gap.
+///
+/// # Errors
+/// The folder cannot be read, or a segment between two others is missing.
+pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<u32>, JournalError> {
+    let names = disk
+        .names()
+        .map_err(JournalError::io("read", disk.describe("")))?;
+    let mut numbers: Vec<u32> = names
+        .iter()
+        .filter_map(|name| segment_number(name))
+        .collect();
+    numbers.sort_unstable();
+    for pair in numbers.windows(2) {
+        if pair[1] != pair[0] + 1 {
+            let file = disk.describe(&segment_file_name(pair[0] + 1));
+            return Err(JournalError::Missing { file });
+        }
+    }
+    Ok(numbers)
+}
+
+fn write_whole<F: DiskFile>(file: &F, bytes: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(written as u64, &bytes[written..])? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => written += count,
+        }
+    }
+    Ok(())
+}

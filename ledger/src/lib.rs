@@ -1,0 +1,19 @@
+//! What every process of the payment router shares: the vocabulary of payments, the journal that
+//! is the truth about them, and the words that the processes say to each other.
+
+pub mod clock;
+pub mod daemon;
+pub mod disk;
+pub mod handover;
+pub mod id;
+pub mod journal;
+pub mod money;
+pub mod processor;
+pub mod protocol;
+pub mod time;
+pub mod volume;
+
+pub use id::CorrelationId;
+pub use money::Cents;
+pub use processor::Processor;
+pub use time::{RangeMs, TimestampMs};

@@ -1,0 +1,145 @@
+//! Where everything lies on the shared volume.
+//!
+//! ```text
+//! DIR/journal/api-1/0000000001.journal   the journal of an API instance: the truth
+//! DIR/store/claims.log                   which records were decided upon, in order: the truth
+//! DIR/store/sled-N/, DIR/store/index/    views of the above, which can be deleted at any time
+//! DIR/health/lease, DIR/health/state     who asks the processors for their health, and the answer
+//! DIR/run/                               sockets and pid files
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::disk::folder::create_folder;
+
+/// The folder of a journal is named after its API instance.
+const INSTANCE_PREFIX: &str = "api-";
+
+/// The shared volume.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    root: PathBuf,
+}
+
+impl Volume {
+    /// The volume in this folder.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The volume's folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of all journals.
+    #[must_use]
+    pub fn journals(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    /// The journal of an API instance.
+    #[must_use]
+    pub fn journal(&self, instance: u16) -> PathBuf {
+        self.journals().join(instance_name(instance))
+    }
+
+    /// The API instances that have a journal, in order.
+    ///
+    /// # Errors
+    /// The folder of the journals cannot be read.
+    pub fn instances(&self) -> io::Result<Vec<u16>> {
+        let entries = match self.journals().read_dir() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut instances = Vec::new();
+        for entry in entries {
+            if let Some(instance) = entry?.file_name().to_str().and_then(instance_number) {
+                instances.push(instance);
+            }
+        }
+        instances.sort_unstable();
+        Ok(instances)
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// The folder of what is known of the processors' health.
+    #[must_use]
+    pub fn health(&self) -> PathBuf {
+        self.root.join("health")
+    }
+
+    /// The folder of sockets and pid files.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// The socket on which the store answers.
+    #[must_use]
+    pub fn store_socket(&self) -> PathBuf {
+        self.run().join("store.sock")
+    }
+
+    /// The socket on which an API instance takes connections from the balancer.
+    #[must_use]
+    pub fn api_socket(&self, instance: u16) -> PathBuf {
+        self.run().join(format!("{}.sock", instance_name(instance)))
+    }
+
+    /// Creates the folders that several processes use.
+    ///
+    /// # Errors
+    /// One of them cannot be created.
+    pub fn create(&self) -> io::Result<()> {
+        for folder in [self.journals(), self.store(), self.health(), self.run()] {
+            create_folder(&folder).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot create {}: {error}", folder.display()),
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of an API instance: `api-1`.
+#[must_use]
+pub fn instance_name(instance: u16) -> String {
+    format!("{INSTANCE_PREFIX}{instance}")
+}
+
+fn instance_number(name: &str) -> Option<u16> {
+    let instance = name.strip_prefix(INSTANCE_PREFIX)?.parse().ok()?;
+    (instance > 0 && instance_name(instance) == name).then_some(instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_found_by_their_journals_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        assert!(volume.instances().unwrap().is_empty());
+        volume.create().unwrap();
+        for name in [
+            "api-2", "api-10", "api-1", "api-0", "api-01", "api-x", "other",
+        ] {
+            create_folder(&volume.journals().join(name)).unwrap();
+        }
+        assert_eq!(volume.instances().unwrap(), [1, 2, 10]);
+        assert_eq!(volume.journal(2), folder.path().join("journal/api-2"));
+    }
+}
