@@ -26,9 +26,7 @@ impl Monotonic {
     #[allow(clippy::disallowed_methods)]
     #[must_use]
     pub fn start() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 
     /// What has passed since the clock began.

@@ -66,18 +66,13 @@ pub trait Settings: CommandFactory + FromArgMatches {
 /// and ends the process with exit code 64.
 #[must_use]
 pub fn settings<S: Settings>() -> S {
-    match read_settings(
-        std::env::args_os(),
-        std::env::vars_os().map(|(name, _)| name),
-    ) {
+    match read_settings(std::env::args_os(), std::env::vars_os().map(|(name, _)| name)) {
         Ok(settings) => settings,
         Err(error) => {
             // There is nowhere else to say that this could not be said.
             let _ = error.print();
-            let informs = matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            );
+            let informs =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             std::process::exit(if informs { 0 } else { i32::from(EXIT_USAGE) });
         }
     }
@@ -116,11 +111,7 @@ fn read_settings<S: Settings>(
 }
 
 fn variable_name<S: Settings>(argument: &str) -> String {
-    format!(
-        "{}{}",
-        S::ENVIRONMENT_PREFIX,
-        argument.to_uppercase().replace('-', "_")
-    )
+    format!("{}{}", S::ENVIRONMENT_PREFIX, argument.to_uppercase().replace('-', "_"))
 }
 
 /// Sends all log lines to standard error.
@@ -209,11 +200,8 @@ mod tests {
 
     fn read(arguments: &[&str], environment: &[&str]) -> Result<Example, String> {
         let arguments = std::iter::once("example").chain(arguments.iter().copied());
-        read_settings(
-            arguments.map(OsString::from),
-            environment.iter().map(OsString::from),
-        )
-        .map_err(|error| error.to_string())
+        read_settings(arguments.map(OsString::from), environment.iter().map(OsString::from))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -229,19 +217,13 @@ mod tests {
     fn an_unknown_flag_or_variable_is_refused() {
         assert!(read(&["--prot", "1"], &[]).unwrap_err().contains("--port"));
         let error = read(&[], &["EXAMPLE_DAEMON_PROT"]).unwrap_err();
-        assert!(
-            error.contains("EXAMPLE_DAEMON_PROT is not a setting"),
-            "{error}"
-        );
+        assert!(error.contains("EXAMPLE_DAEMON_PROT is not a setting"), "{error}");
         assert!(read(&[], &["EXAMPLE_OTHER", "PATH"]).is_ok());
     }
 
     #[test]
     fn settings_that_contradict_each_other_are_refused_with_a_sentence() {
         let error = read(&["--port", "1", "--least-count", "2"], &[]).unwrap_err();
-        assert!(
-            error.contains("--least-count must not be above --port"),
-            "{error}"
-        );
+        assert!(error.contains("--least-count must not be above --port"), "{error}");
     }
 }

@@ -8,16 +8,17 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
 };
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::socket::{bind_privately, check_peer, socket_address};
 
 /// What a message with a connection says. A peer of another version says something else.
 const CONNECTION: [u8; 4] = *b"CON1";
@@ -103,11 +104,9 @@ impl HandoverSender {
     /// Nobody listens at the path.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = seqpacket()?;
-        rustix::net::connect(&socket, &address(path)?)?;
+        rustix::net::connect(&socket, &socket_address(path)?)?;
         check_peer(socket.as_fd())?;
-        Ok(Self {
-            socket: UnixStream::from_std(socket.into())?,
-        })
+        Ok(Self { socket: UnixStream::from_std(socket.into())? })
     }
 
     /// Hands a connection over without waiting.
@@ -152,9 +151,7 @@ impl HandoverSender {
             Ok(0) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
-            Ok(count) => Standing::decode(&bytes[..count])
-                .map(Some)
-                .ok_or_else(unknown_message),
+            Ok(count) => Standing::decode(&bytes[..count]).map(Some).ok_or_else(unknown_message),
         }
     }
 }
@@ -167,15 +164,9 @@ impl HandoverListener {
     /// The path is too long for a socket, or cannot be bound.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let socket = seqpacket()?;
-        let address = address(path)?;
-        remove_stale_socket(path)?;
-        rustix::net::bind(&socket, &address)?;
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+        bind_privately(&socket, path)?;
         rustix::net::listen(&socket, LISTEN_BACKLOG)?;
-        Ok(Self {
-            socket: UnixListener::from_std(socket.into())?,
-            path: path.to_owned(),
-        })
+        Ok(Self { socket: UnixListener::from_std(socket.into())?, path: path.to_owned() })
     }
 
     /// Waits for a balancer of the same user.
@@ -202,9 +193,7 @@ impl HandoverReceiver {
     /// # Errors
     /// The balancer says something that this version does not know.
     pub async fn receive(&self) -> io::Result<Option<OwnedFd>> {
-        self.socket
-            .async_io(Interest::READABLE, || receive(&self.socket))
-            .await
+        self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await
     }
 
     /// The next connection that is there already, without waiting.
@@ -212,8 +201,7 @@ impl HandoverReceiver {
     /// # Errors
     /// As [`HandoverReceiver::receive`]; [`io::ErrorKind::WouldBlock`] where there is none.
     pub fn try_receive(&self) -> io::Result<Option<OwnedFd>> {
-        self.socket
-            .try_io(Interest::READABLE, || receive(&self.socket))
+        self.socket.try_io(Interest::READABLE, || receive(&self.socket))
     }
 
     /// Tells the balancer how this instance stands. A balancer that does not read is not told.
@@ -235,12 +223,7 @@ fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = match recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut control,
-        flags,
-    ) {
+    let received = match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
         Err(Errno::CONNRESET) => return Ok(None),
         received => received?,
     };
@@ -264,54 +247,7 @@ fn unknown_message() -> io::Error {
 
 fn seqpacket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        flags,
-        None,
-    )?)
-}
-
-fn address(path: &Path) -> io::Result<SocketAddrUnix> {
-    SocketAddrUnix::new(path).map_err(|_| path_too_long(path))
-}
-
-/// The error for a path that no socket can have.
-pub(crate) fn path_too_long(path: &Path) -> io::Error {
-    let what = format!(
-        "{} is too long for a Unix socket (107 bytes at most)",
-        path.display()
-    );
-    io::Error::new(io::ErrorKind::InvalidInput, what)
-}
-
-/// Removes a socket that is in the way of a new one, and nothing but a socket.
-pub(crate) fn remove_stale_socket(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
-        Ok(_) => {
-            let what = format!("{} exists and is not a socket", path.display());
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, what))
-        }
-    }
-}
-
-/// Refuses a peer of another user; the superuser may always.
-pub(crate) fn check_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let peer = rustix::net::sockopt::socket_peercred(socket)?;
-    let own = rustix::process::geteuid();
-    if peer.uid == own || peer.uid.is_root() {
-        return Ok(());
-    }
-    let what = format!(
-        "a process of user {} may not use this socket",
-        peer.uid.as_raw()
-    );
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
 #[cfg(test)]
@@ -333,10 +269,7 @@ mod tests {
     }
 
     fn run(test: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test);
     }
 
@@ -367,9 +300,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (listener, sender, receiver) = pair(folder.path()).await;
             let (_client, server) = UnixStream::pair().unwrap();
-            let sent = (0..10_000)
-                .take_while(|_| sender.send(server.as_fd()).is_ok())
-                .count();
+            let sent = (0..10_000).take_while(|_| sender.send(server.as_fd()).is_ok()).count();
             assert!((1..10_000).contains(&sent), "{sent}");
             assert_eq!(sender.send(server.as_fd()), Err(HandoverError::Full));
             receiver.receive().await.unwrap().unwrap();
@@ -384,21 +315,11 @@ mod tests {
         run(async {
             let folder = tempfile::tempdir().unwrap();
             let (_listener, sender, receiver) = pair(folder.path()).await;
-            let standing = Standing {
-                draining: true,
-                connections_count: 7,
-                connections_max: 1000,
-            };
+            let standing = Standing { draining: true, connections_count: 7, connections_max: 1000 };
             receiver.tell(standing).unwrap();
             assert_eq!(sender.standing().await.unwrap(), Some(standing));
             assert!(!standing.has_room());
-            assert!(
-                Standing {
-                    draining: false,
-                    ..standing
-                }
-                .has_room()
-            );
+            assert!(Standing { draining: false, ..standing }.has_room());
             drop(sender);
             assert!(receiver.receive().await.unwrap().is_none());
         });
@@ -422,9 +343,6 @@ mod tests {
     fn a_path_that_no_socket_can_have_is_named() {
         let path = PathBuf::from("/tmp").join("x".repeat(120));
         let error = HandoverSender::connect(&path).map(drop).unwrap_err();
-        assert!(
-            error.to_string().contains("too long for a Unix socket"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("too long for a Unix socket"), "{error}");
     }
 }

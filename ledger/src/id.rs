@@ -59,11 +59,7 @@ impl FromStr for CorrelationId {
 impl fmt::Display for CorrelationId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut buffer = [0; HYPHENATED_CHARACTERS];
-        formatter.write_str(
-            Uuid::from_bytes(self.0)
-                .hyphenated()
-                .encode_lower(&mut buffer),
-        )
+        formatter.write_str(Uuid::from_bytes(self.0).hyphenated().encode_lower(&mut buffer))
     }
 }
 
@@ -96,11 +92,7 @@ mod tests {
             "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b",
             "4a7901b8-7d26-4d9d-aa194-dc1c7cf60b3",
         ] {
-            assert_eq!(
-                text.parse::<CorrelationId>(),
-                Err(CorrelationIdError),
-                "{text}"
-            );
+            assert_eq!(text.parse::<CorrelationId>(), Err(CorrelationIdError), "{text}");
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod money;
 pub mod processor;
 pub mod protocol;
+pub mod socket;
 pub mod time;
 pub mod volume;
 

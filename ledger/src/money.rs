@@ -74,9 +74,7 @@ impl Cents {
             return Err(AmountError::TooManyPlaces);
         }
         cents.rescale(PLACES);
-        i64::try_from(cents.mantissa())
-            .map(Self)
-            .map_err(|_| AmountError::TooLarge)
+        i64::try_from(cents.mantissa()).map(Self).map_err(|_| AmountError::TooLarge)
     }
 
     /// Whether a payment may have this amount.
@@ -90,10 +88,7 @@ impl Cents {
     /// # Errors
     /// A sum that does not fit.
     pub fn checked_add(self, other: Self) -> Result<Self, TotalOverflow> {
-        self.0
-            .checked_add(other.0)
-            .map(Self)
-            .ok_or(TotalOverflow(self, other))
+        self.0.checked_add(other.0).map(Self).ok_or(TotalOverflow(self, other))
     }
 }
 
@@ -141,12 +136,7 @@ impl<'a> JsonNumber<'a> {
             None => (mantissa, ""),
         };
         let well_formed = digits(integer) && (integer.len() == 1 || !integer.starts_with('0'));
-        well_formed.then_some(Self {
-            negative,
-            integer,
-            fraction,
-            exponent,
-        })
+        well_formed.then_some(Self { negative, integer, fraction, exponent })
     }
 
     /// Why a number that 28 digits cannot hold is no amount.
@@ -210,10 +200,7 @@ mod tests {
             ("19.905", AmountError::TooManyPlaces),
             ("1e-3", AmountError::TooManyPlaces),
             ("1e-40", AmountError::TooManyPlaces),
-            (
-                "0.00000000000000000000000000000000000001",
-                AmountError::TooManyPlaces,
-            ),
+            ("0.00000000000000000000000000000000000001", AmountError::TooManyPlaces),
             ("100000000.00", AmountError::TooLarge),
             ("99999999.991", AmountError::TooLarge),
             ("79228162514264337593543950336", AmountError::TooLarge),

@@ -47,11 +47,9 @@ pub enum Request {
     Look(CorrelationId),
     /// Empty everything.
     Purge,
-    /// This instance has dropped what the purge with this number made void.
-    Purged {
-        /// The purge.
-        purge: u64,
-    },
+    /// The answer to [`Response::PreparePurge`]: this instance sends nothing until it hears
+    /// [`Response::PurgeNotice`] or [`Response::PurgeAborted`].
+    PurgePrepared,
 }
 
 /// What the store answers.
@@ -71,11 +69,15 @@ pub enum Response {
     Summary([Totals; 2]),
     /// To [`Request::Look`].
     Payment(Option<PaymentRecord>),
-    /// To [`Request::Purge`] and [`Request::Purged`].
-    Done,
+    /// To [`Request::Purge`]: it was carried out.
+    Purged,
     /// To any request that could not be answered.
     Refused(String),
-    /// A notice: a purge was carried out.
+    /// A notice: a purge is about to be carried out. Send nothing new, and say so.
+    PreparePurge,
+    /// A notice: the purge was not carried out. Go on.
+    PurgeAborted,
+    /// A notice: a purge was carried out. Drop what it made void, and go on.
     PurgeNotice(PurgeNotice),
 }
 
@@ -153,11 +155,7 @@ impl FrameBuffer {
         self.start += LENGTH_BYTES + length;
         let (head, body) = rest[..length].split_at(HEAD_BYTES);
         let number = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
-        Ok(Some(Frame {
-            number,
-            kind: head[4],
-            body,
-        }))
+        Ok(Some(Frame { number, kind: head[4], body }))
     }
 
     /// The next whole request and its number.
@@ -211,31 +209,19 @@ impl Request {
             }),
             Self::Look(id) => frame(out, number, 4, |out| out.extend_from_slice(&id.to_bytes())),
             Self::Purge => frame(out, number, 5, |_| ()),
-            Self::Purged { purge } => {
-                frame(out, number, 6, |out| {
-                    out.extend_from_slice(&purge.to_le_bytes());
-                });
-            }
+            Self::PurgePrepared => frame(out, number, 6, |_| ()),
         }
     }
 
     fn decode(kind: u8, body: &[u8]) -> Option<Self> {
         let mut body = Body(body);
         let request = match kind {
-            1 => Self::Hello {
-                version: body.u16()?,
-                instance: body.u16()?,
-            },
-            2 => Self::Claim {
-                through: body.position()?,
-            },
-            3 => Self::Summarize(RangeMs {
-                from: body.moment()?,
-                to: body.moment()?,
-            }),
+            1 => Self::Hello { version: body.u16()?, instance: body.u16()? },
+            2 => Self::Claim { through: body.position()? },
+            3 => Self::Summarize(RangeMs { from: body.moment()?, to: body.moment()? }),
             4 => Self::Look(body.id()?),
             5 => Self::Purge,
-            6 => Self::Purged { purge: body.u64()? },
+            6 => Self::PurgePrepared,
             _ => return None,
         };
         body.ended().then_some(request)
@@ -261,11 +247,13 @@ impl Response {
             }),
             Self::Payment(None) => frame(out, number, 4, |_| ()),
             Self::Payment(Some(record)) => frame(out, number, 4, |out| put_record(out, record)),
-            Self::Done => frame(out, number, 5, |_| ()),
+            Self::Purged => frame(out, number, 5, |_| ()),
             Self::Refused(why) => {
                 frame(out, number, 6, |out| out.extend_from_slice(why.as_bytes()));
             }
-            Self::PurgeNotice(notice) => frame(out, number, 7, |out| put_notice(out, *notice)),
+            Self::PreparePurge => frame(out, number, 7, |_| ()),
+            Self::PurgeAborted => frame(out, number, 8, |_| ()),
+            Self::PurgeNotice(notice) => frame(out, number, 9, |out| put_notice(out, *notice)),
         }
     }
 
@@ -284,9 +272,11 @@ impl Response {
             3 => Self::Summary([body.totals()?, body.totals()?]),
             4 if body.ended() => Self::Payment(None),
             4 => Self::Payment(Some(body.record()?)),
-            5 => Self::Done,
+            5 => Self::Purged,
             6 => Self::Refused(String::from_utf8(std::mem::take(&mut body.0).to_vec()).ok()?),
-            7 => Self::PurgeNotice(body.notice()?),
+            7 => Self::PreparePurge,
+            8 => Self::PurgeAborted,
+            9 => Self::PurgeNotice(body.notice()?),
             _ => return None,
         };
         body.ended().then_some(response)
@@ -305,15 +295,9 @@ fn put_notice(out: &mut Vec<u8>, notice: PurgeNotice) {
 fn put_record(out: &mut Vec<u8>, record: &PaymentRecord) {
     let (kind, processor, value) = match record.event {
         Event::Accepted => (1, 0, 0),
-        Event::Dispatched {
-            processor,
-            requested_at,
-        } => (2, processor.code(), requested_at.get()),
+        Event::Dispatched { processor, requested_at } => (2, processor.code(), requested_at.get()),
         Event::Failed { processor, status } => (3, processor.code(), i64::from(status)),
-        Event::Settled {
-            processor,
-            requested_at,
-        } => (4, processor.code(), requested_at.get()),
+        Event::Settled { processor, requested_at } => (4, processor.code(), requested_at.get()),
         Event::Refused { processor, status } => (5, processor.code(), i64::from(status)),
         Event::Duplicate => (6, 0, 0),
     };
@@ -359,22 +343,15 @@ impl Body<'_> {
     }
 
     fn id(&mut self) -> Option<CorrelationId> {
-        self.take::<CORRELATION_ID_BYTES>()
-            .map(CorrelationId::from_bytes)
+        self.take::<CORRELATION_ID_BYTES>().map(CorrelationId::from_bytes)
     }
 
     fn totals(&mut self) -> Option<Totals> {
-        Some(Totals {
-            count: self.u64()?,
-            cents: Cents::new(self.i64()?),
-        })
+        Some(Totals { count: self.u64()?, cents: Cents::new(self.i64()?) })
     }
 
     fn notice(&mut self) -> Option<PurgeNotice> {
-        Some(PurgeNotice {
-            purge: self.u64()?,
-            cut: self.position()?,
-        })
+        Some(PurgeNotice { purge: self.u64()?, cut: self.position()? })
     }
 
     fn record(&mut self) -> Option<PaymentRecord> {
@@ -388,31 +365,14 @@ impl Body<'_> {
         let status = || u16::try_from(value).ok();
         let event = match kind {
             1 => Event::Accepted,
-            2 => Event::Dispatched {
-                processor: processor()?,
-                requested_at: requested_at()?,
-            },
-            3 => Event::Failed {
-                processor: processor()?,
-                status: status()?,
-            },
-            4 => Event::Settled {
-                processor: processor()?,
-                requested_at: requested_at()?,
-            },
-            5 => Event::Refused {
-                processor: processor()?,
-                status: status()?,
-            },
+            2 => Event::Dispatched { processor: processor()?, requested_at: requested_at()? },
+            3 => Event::Failed { processor: processor()?, status: status()? },
+            4 => Event::Settled { processor: processor()?, requested_at: requested_at()? },
+            5 => Event::Refused { processor: processor()?, status: status()? },
             6 => Event::Duplicate,
             _ => return None,
         };
-        amount.is_payment_amount().then_some(PaymentRecord {
-            id,
-            amount,
-            written_at,
-            event,
-        })
+        amount.is_payment_amount().then_some(PaymentRecord { id, amount, written_at, event })
     }
 }
 
@@ -425,48 +385,29 @@ mod tests {
     use crate::journal::tests_support::any_record;
 
     fn requests() -> Vec<Request> {
-        let position = Position {
-            segment: 3,
-            index: 17,
-        };
+        let position = Position { segment: 3, index: 17 };
         vec![
-            Request::Hello {
-                version: PROTOCOL_VERSION,
-                instance: 2,
-            },
+            Request::Hello { version: PROTOCOL_VERSION, instance: 2 },
             Request::Claim { through: position },
             Request::Summarize(RangeMs::ALL),
             Request::Look(CorrelationId::from_bytes([7; 16])),
             Request::Purge,
-            Request::Purged { purge: 9 },
+            Request::PurgePrepared,
         ]
     }
 
     fn responses() -> Vec<Response> {
-        let cut = Position {
-            segment: 3,
-            index: 17,
-        };
+        let cut = Position { segment: 3, index: 17 };
         let notice = PurgeNotice { purge: 4, cut };
         vec![
             Response::Welcome(notice),
-            Response::Claimed {
-                through: cut,
-                losers: vec![],
-            },
-            Response::Claimed {
-                through: cut,
-                losers: vec![Position::START, cut],
-            },
-            Response::Summary([
-                Totals {
-                    count: 1,
-                    cents: Cents::new(1990),
-                },
-                Totals::default(),
-            ]),
+            Response::Claimed { through: cut, losers: vec![] },
+            Response::Claimed { through: cut, losers: vec![Position::START, cut] },
+            Response::Summary([Totals { count: 1, cents: Cents::new(1990) }, Totals::default()]),
             Response::Payment(None),
-            Response::Done,
+            Response::Purged,
+            Response::PreparePurge,
+            Response::PurgeAborted,
             Response::Refused("the disk is full".to_owned()),
             Response::PurgeNotice(notice),
         ]
@@ -509,11 +450,7 @@ mod tests {
     fn the_longest_answer_fits_a_frame() {
         let losers = vec![Position::START; CLAIM_RECORDS_MAX];
         let mut said = Vec::new();
-        Response::Claimed {
-            through: Position::START,
-            losers,
-        }
-        .encode(1, &mut said);
+        Response::Claimed { through: Position::START, losers }.encode(1, &mut said);
         assert!(said.len() <= FRAME_BYTES_MAX);
     }
 
@@ -521,10 +458,7 @@ mod tests {
     fn a_frame_that_is_too_long_is_refused_before_it_is_there() {
         let mut buffer = FrameBuffer::default();
         buffer.extend(&u32::MAX.to_le_bytes());
-        assert_eq!(
-            buffer.next_request(),
-            Err(ProtocolError::TooLong(u32::MAX as usize))
-        );
+        assert_eq!(buffer.next_request(), Err(ProtocolError::TooLong(u32::MAX as usize)));
     }
 
     #[test]

@@ -103,10 +103,7 @@ impl FromStr for TimestampMs {
 
 impl RangeMs {
     /// All time.
-    pub const ALL: Self = Self {
-        from: TimestampMs::MIN,
-        to: TimestampMs::MAX,
-    };
+    pub const ALL: Self = Self { from: TimestampMs::MIN, to: TimestampMs::MAX };
 
     /// The span between two inclusive bounds; a missing one leaves that side open.
     ///
@@ -144,9 +141,7 @@ struct Moment {
 
 impl Moment {
     fn parse(text: &str) -> Result<Self, MomentError> {
-        let error = || MomentError {
-            text: text.chars().take(64).collect(),
-        };
+        let error = || MomentError { text: text.chars().take(64).collect() };
         let (kept, beyond) = cut_fraction(text);
         let timestamp = kept
             .parse::<Timestamp>()
@@ -156,10 +151,7 @@ impl Moment {
                 TimeZone::UTC.to_timestamp(civil)
             })
             .map_err(|_| error())?;
-        Ok(Self {
-            nanoseconds: timestamp.as_nanosecond(),
-            beyond,
-        })
+        Ok(Self { nanoseconds: timestamp.as_nanosecond(), beyond })
     }
 
     fn floor(self, text: &str) -> Result<TimestampMs, MomentError> {
@@ -176,9 +168,7 @@ impl Moment {
         i64::try_from(milliseconds)
             .ok()
             .and_then(TimestampMs::new)
-            .ok_or_else(|| MomentError {
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| MomentError { text: text.to_owned() })
     }
 }
 
@@ -189,19 +179,11 @@ fn cut_fraction(text: &str) -> (String, bool) {
         return (text.to_owned(), false);
     };
     let digits_start = point + 1;
-    let digits_count = text[digits_start..]
-        .bytes()
-        .take_while(u8::is_ascii_digit)
-        .count();
+    let digits_count = text[digits_start..].bytes().take_while(u8::is_ascii_digit).count();
     let digits_end = digits_start + digits_count;
     let kept_end = digits_start + digits_count.min(FRACTION_DIGITS_MAX);
-    let beyond = text[kept_end..digits_end]
-        .bytes()
-        .any(|digit| digit != b'0');
-    (
-        format!("{}{}", &text[..kept_end], &text[digits_end..]),
-        beyond,
-    )
+    let beyond = text[kept_end..digits_end].bytes().any(|digit| digit != b'0');
+    (format!("{}{}", &text[..kept_end], &text[digits_end..]), beyond)
 }
 
 #[cfg(test)]
@@ -235,14 +217,9 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_refused_with_its_text() {
-        for text in [
-            "",
-            "now",
-            "2025-13-01T00:00:00Z",
-            "2025-02-30T00:00:00Z",
-            "12:00",
-            "1752580800",
-        ] {
+        for text in
+            ["", "now", "2025-13-01T00:00:00Z", "2025-02-30T00:00:00Z", "12:00", "1752580800"]
+        {
             let error = text.parse::<TimestampMs>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
@@ -254,10 +231,7 @@ mod tests {
         let inside = |from: Option<&str>, to: Option<&str>| {
             RangeMs::from_bounds(from, to).unwrap().contains(payment)
         };
-        assert!(inside(
-            Some("2025-07-15T12:00:00.123Z"),
-            Some("2025-07-15T12:00:00.123Z")
-        ));
+        assert!(inside(Some("2025-07-15T12:00:00.123Z"), Some("2025-07-15T12:00:00.123Z")));
         assert!(inside(Some("2025-07-15T12:00:00.1229Z"), None));
         assert!(!inside(Some("2025-07-15T12:00:00.1231Z"), None));
         assert!(!inside(Some("2025-07-15T12:00:00.1230000000001Z"), None));
@@ -265,19 +239,13 @@ mod tests {
         assert!(inside(None, Some("2025-07-15T12:00:00.1230001Z")));
         assert!(!inside(None, Some("2025-07-15T12:00:00.1229999Z")));
         assert!(inside(None, None));
-        assert!(!inside(
-            Some("2025-07-15T12:00:01Z"),
-            Some("2025-07-15T12:00:00Z")
-        ));
+        assert!(!inside(Some("2025-07-15T12:00:01Z"), Some("2025-07-15T12:00:00Z")));
     }
 
     #[test]
     fn a_bad_bound_is_named() {
         let error = RangeMs::from_bounds(Some("yesterday"), None).unwrap_err();
-        assert!(
-            error.to_string().starts_with("from: \"yesterday\" is not"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("from: \"yesterday\" is not"), "{error}");
         let error = RangeMs::from_bounds(None, Some("x")).unwrap_err();
         assert!(error.to_string().starts_with("to: "), "{error}");
     }

@@ -103,10 +103,7 @@ impl Volume {
     pub fn create(&self) -> io::Result<()> {
         for folder in [self.journals(), self.store(), self.health(), self.run()] {
             create_folder(&folder).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("cannot create {}: {error}", folder.display()),
-                )
+                io::Error::new(error.kind(), format!("cannot create {}: {error}", folder.display()))
             })?;
         }
         Ok(())
@@ -134,9 +131,7 @@ mod tests {
         let volume = Volume::new(folder.path());
         assert!(volume.instances().unwrap().is_empty());
         volume.create().unwrap();
-        for name in [
-            "api-2", "api-10", "api-1", "api-0", "api-01", "api-x", "other",
-        ] {
+        for name in ["api-2", "api-10", "api-1", "api-0", "api-01", "api-x", "other"] {
             create_folder(&volume.journals().join(name)).unwrap();
         }
         assert_eq!(volume.instances().unwrap(), [1, 2, 10]);

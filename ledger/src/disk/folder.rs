@@ -56,10 +56,7 @@ impl FolderDisk {
 /// # Errors
 /// It cannot be created.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(path)
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
 }
 
 /// Takes an exclusive lock on the file at this path, without waiting.
@@ -105,22 +102,14 @@ impl Disk for FolderDisk {
 
     fn create(&self, name: &str) -> io::Result<FolderFile> {
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE);
-        options
-            .open(self.path.join(name))
-            .map(|file| FolderFile(Arc::new(file)))
+        options.read(true).write(true).create_new(true).mode(FILE_MODE);
+        options.open(self.path.join(name)).map(|file| FolderFile(Arc::new(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<FolderFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        options
-            .open(self.path.join(name))
-            .map(|file| FolderFile(Arc::new(file)))
+        options.open(self.path.join(name)).map(|file| FolderFile(Arc::new(file)))
     }
 
     fn open_read_only(&self, name: &str) -> io::Result<FolderFile> {
@@ -148,10 +137,7 @@ impl DiskFile for FolderFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self
-                .0
-                .read_at(&mut buffer[filled..], offset + filled as u64)
-            {
+            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => {
                     let asked = buffer.len() - filled;
@@ -217,10 +203,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let disk = FolderDisk::create(folder.path()).unwrap();
         disk.create("x").unwrap().write_at(0, b"kept").unwrap();
-        assert_eq!(
-            disk.create("x").unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
+        assert_eq!(disk.create("x").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         let mut read = [0; 8];
         assert_eq!(disk.open("x").unwrap().read_at(0, &mut read).unwrap(), 4);
     }

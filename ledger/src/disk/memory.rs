@@ -64,19 +64,14 @@ impl MemoryDisk {
     /// A copy of a file's bytes.
     #[must_use]
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
-        locked(&self.state)
-            .files
-            .get(name)
-            .map(|file| locked(&file.bytes).clone())
+        locked(&self.state).files.get(name).map(|file| locked(&file.bytes).clone())
     }
 
     /// Puts a file with these bytes in place of whatever has that name.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut state = locked(&self.state);
-        let file = MemoryFile {
-            bytes: Arc::new(Mutex::new(bytes)),
-            faults: Arc::clone(&state.faults),
-        };
+        let file =
+            MemoryFile { bytes: Arc::new(Mutex::new(bytes)), faults: Arc::clone(&state.faults) };
         state.files.insert(name.to_owned(), file);
     }
 }
@@ -108,9 +103,7 @@ impl Disk for MemoryDisk {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         state.locked = true;
-        Ok(MemoryLock {
-            state: Arc::clone(&self.state),
-        })
+        Ok(MemoryLock { state: Arc::clone(&self.state) })
     }
 
     fn create(&self, name: &str) -> io::Result<MemoryFile> {
@@ -122,11 +115,7 @@ impl Disk for MemoryDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
-        locked(&self.state)
-            .files
-            .get(name)
-            .cloned()
-            .ok_or_else(|| not_found(name))
+        locked(&self.state).files.get(name).cloned().ok_or_else(|| not_found(name))
     }
 
     fn open_read_only(&self, name: &str) -> io::Result<MemoryFile> {
@@ -141,11 +130,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        locked(&self.state)
-            .files
-            .remove(name)
-            .map(drop)
-            .ok_or_else(|| not_found(name))
+        locked(&self.state).files.remove(name).map(drop).ok_or_else(|| not_found(name))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -173,9 +158,7 @@ impl DiskFile for MemoryFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = locked(&self.bytes);
-        let from = usize::try_from(offset)
-            .map_err(io::Error::other)?
-            .min(bytes.len());
+        let from = usize::try_from(offset).map_err(io::Error::other)?.min(bytes.len());
         let count = buffer.len().min(bytes.len() - from);
         buffer[..count].copy_from_slice(&bytes[from..from + count]);
         Ok(count)

@@ -9,6 +9,7 @@
 //!
 //! `docs/journal.md` has the byte tables, the order of writes and every crash case.
 
+mod open_payments;
 mod position;
 mod reader;
 mod record;
@@ -18,13 +19,14 @@ mod writer;
 
 use std::io;
 
+pub use open_payments::{Dispatch, OpenPayment, OpenPayments};
 pub use position::Position;
 pub use reader::JournalReader;
 pub use record::{Event, PaymentRecord, RECORD_BYTES, Record, RecordError, Seal};
 pub use segment::{HEADER_BYTES, HeaderError, SegmentHeader, segment_file_name};
 pub use writer::{
     Appended, Journal, JournalConfig, Recovery, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN, SyncJob, list_segments,
+    SEGMENT_BYTES_MIN, SyncJob, list_segments, read_segment_header, recovery_start,
 };
 
 #[cfg(test)]
@@ -71,15 +73,8 @@ pub enum JournalError {
 
 impl JournalError {
     /// A closure that turns an I/O error into one that says what was tried and with which file.
-    pub(crate) fn io(
-        action: &'static str,
-        file: impl Into<String>,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(action: &'static str, file: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let file = file.into();
-        move |source| Self::Io {
-            action,
-            file,
-            source,
-        }
+        move |source| Self::Io { action, file, source }
     }
 }

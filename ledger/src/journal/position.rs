@@ -16,10 +16,7 @@ pub struct Position {
 
 impl Position {
     /// The place of a journal's very first record.
-    pub const START: Self = Self {
-        segment: 1,
-        index: 0,
-    };
+    pub const START: Self = Self { segment: 1, index: 0 };
 
     /// The position as one number that orders alike.
     #[must_use]
@@ -46,19 +43,13 @@ impl Position {
     /// The place this many records further in the same segment.
     #[must_use]
     pub const fn plus(self, records: u32) -> Self {
-        Self {
-            segment: self.segment,
-            index: self.index + records,
-        }
+        Self { segment: self.segment, index: self.index + records }
     }
 
     /// The first place of the segment after this one.
     #[must_use]
     pub const fn next_segment(self) -> Self {
-        Self {
-            segment: self.segment + 1,
-            index: 0,
-        }
+        Self { segment: self.segment + 1, index: 0 }
     }
 }
 
@@ -74,14 +65,8 @@ mod tests {
 
     #[test]
     fn positions_are_ordered_as_their_numbers() {
-        let early = Position {
-            segment: 1,
-            index: u32::MAX,
-        };
-        let late = Position {
-            segment: 2,
-            index: 0,
-        };
+        let early = Position { segment: 1, index: u32::MAX };
+        let late = Position { segment: 2, index: 0 };
         assert!(early < late);
         assert!(early.to_u64() < late.to_u64());
         assert_eq!(Position::from_u64(early.to_u64()), early);

@@ -42,13 +42,7 @@ impl<D: Disk> JournalReader<D> {
     /// A reader of the journal of this instance that begins at `position`.
     pub fn new(disk: D, instance: u16, position: Position) -> Self {
         let chunk = vec![0; CHUNK_RECORDS * RECORD_BYTES];
-        Self {
-            disk,
-            instance,
-            position,
-            open: None,
-            chunk,
-        }
+        Self { disk, instance, position, open: None, chunk }
     }
 
     /// The place of the record that is read next.
@@ -101,11 +95,7 @@ impl<D: Disk> JournalReader<D> {
             );
             return Err(damaged(&self.disk, &name, 0, what));
         }
-        self.open = Some(OpenSegment {
-            file,
-            header,
-            checksum: header.checksum(),
-        });
+        self.open = Some(OpenSegment { file, header, checksum: header.checksum() });
         Ok(true)
     }
 
@@ -126,10 +116,7 @@ impl<D: Disk> JournalReader<D> {
             .map_err(|error| read_failed(&self.disk, self.position, error))?;
         let whole_count = bytes_count / RECORD_BYTES;
         for slot in 0..whole_count {
-            let place = Place {
-                header_checksum,
-                index: self.position.index,
-            };
+            let place = Place { header_checksum, index: self.position.index };
             let (records, _) = self.chunk.as_chunks::<RECORD_BYTES>();
             let Ok(record) = Record::decode(&records[slot], place) else {
                 self.check_unreadable(place)?;
@@ -164,17 +151,11 @@ impl<D: Disk> JournalReader<D> {
         }
         // The writer may have finished in the meantime.
         let mut bytes = [0; RECORD_BYTES];
-        let count = segment
-            .file
-            .read_at(record_offset(place.index), &mut bytes)
-            .map_err(failed)?;
+        let count = segment.file.read_at(record_offset(place.index), &mut bytes).map_err(failed)?;
         if count == RECORD_BYTES && Record::decode(&bytes, place).is_ok() {
             return Ok(());
         }
-        Err(self.damaged_here(format!(
-            "record {} is not what was written there",
-            place.index
-        )))
+        Err(self.damaged_here(format!("record {} is not what was written there", place.index)))
     }
 
     fn damaged_here(&self, what: String) -> JournalError {
@@ -187,32 +168,24 @@ impl<D: Disk> JournalReader<D> {
         if !self.open_segment()? {
             let name = segment_file_name(self.position.segment);
             let exists = self.disk.open_read_only(&name).is_ok();
-            return Ok(if exists {
-                Standing::NoHeader
-            } else {
-                Standing::NoSegment
-            });
+            return Ok(if exists { Standing::NoHeader } else { Standing::NoSegment });
         }
         let segment = self.open.as_ref().expect("the segment was opened above");
         let tail = judge(&segment.file, segment.checksum, self.position.index)
             .map_err(|error| read_failed(&self.disk, self.position, error))?;
-        Ok(Standing::AtEnd {
-            header: segment.header,
-            tail,
-        })
+        Ok(Standing::AtEnd { header: segment.header, tail })
     }
 }
 
 /// Reads the head of a segment; `None` where it was not written whole.
-fn read_header<D: Disk>(
+pub(super) fn read_header<D: Disk>(
     disk: &D,
     name: &str,
     file: &D::File,
 ) -> Result<Option<SegmentHeader>, JournalError> {
     let mut bytes = [0; HEADER_BYTES];
-    let count = file
-        .read_at(0, &mut bytes)
-        .map_err(JournalError::io("read", disk.describe(name)))?;
+    let count =
+        file.read_at(0, &mut bytes).map_err(JournalError::io("read", disk.describe(name)))?;
     if count < HEADER_BYTES || bytes == [0; HEADER_BYTES] {
         return Ok(None);
     }
@@ -226,9 +199,5 @@ fn read_failed<D: Disk>(disk: &D, position: Position, error: io::Error) -> Journ
 }
 
 pub(super) fn damaged<D: Disk>(disk: &D, name: &str, offset: u64, what: String) -> JournalError {
-    JournalError::Damaged {
-        file: disk.describe(name),
-        offset,
-        what,
-    }
+    JournalError::Damaged { file: disk.describe(name), offset, what }
 }

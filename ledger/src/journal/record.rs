@@ -162,15 +162,13 @@ impl PaymentRecord {
     fn encode(&self, bytes: &mut [u8; RECORD_BYTES]) {
         let (kind, processor, status, requested_at) = match self.event {
             Event::Accepted => (KIND_ACCEPTED, None, 0, 0),
-            Event::Dispatched {
-                processor,
-                requested_at,
-            } => (KIND_DISPATCHED, Some(processor), 0, requested_at.get()),
+            Event::Dispatched { processor, requested_at } => {
+                (KIND_DISPATCHED, Some(processor), 0, requested_at.get())
+            }
             Event::Failed { processor, status } => (KIND_FAILED, Some(processor), status, 0),
-            Event::Settled {
-                processor,
-                requested_at,
-            } => (KIND_SETTLED, Some(processor), 0, requested_at.get()),
+            Event::Settled { processor, requested_at } => {
+                (KIND_SETTLED, Some(processor), 0, requested_at.get())
+            }
             Event::Refused { processor, status } => (KIND_REFUSED, Some(processor), status, 0),
             Event::Duplicate => (KIND_DUPLICATE, None, 0, 0),
         };
@@ -190,22 +188,14 @@ impl PaymentRecord {
         let moment = |ms| TimestampMs::new(ms).ok_or(RecordError::Field("moment"));
         let event = match bytes[4] {
             KIND_ACCEPTED => Event::Accepted,
-            KIND_DISPATCHED => Event::Dispatched {
-                processor: processor()?,
-                requested_at: moment(requested_at)?,
-            },
-            KIND_FAILED => Event::Failed {
-                processor: processor()?,
-                status,
-            },
-            KIND_SETTLED => Event::Settled {
-                processor: processor()?,
-                requested_at: moment(requested_at)?,
-            },
-            KIND_REFUSED => Event::Refused {
-                processor: processor()?,
-                status,
-            },
+            KIND_DISPATCHED => {
+                Event::Dispatched { processor: processor()?, requested_at: moment(requested_at)? }
+            }
+            KIND_FAILED => Event::Failed { processor: processor()?, status },
+            KIND_SETTLED => {
+                Event::Settled { processor: processor()?, requested_at: moment(requested_at)? }
+            }
+            KIND_REFUSED => Event::Refused { processor: processor()?, status },
             KIND_DUPLICATE => Event::Duplicate,
             _ => return Err(RecordError::Field("kind")),
         };
@@ -222,11 +212,7 @@ impl PaymentRecord {
         // Whatever this version did not read would be lost by it, so it must be nothing.
         let mut again = [0; RECORD_BYTES];
         record.encode(&mut again);
-        if again[4..] == bytes[4..] {
-            Ok(record)
-        } else {
-            Err(RecordError::Field("unused part"))
-        }
+        if again[4..] == bytes[4..] { Ok(record) } else { Err(RecordError::Field("unused part")) }
     }
 }
 
@@ -264,18 +250,12 @@ pub(crate) mod tests {
         let event = prop_oneof![
             Just(Event::Accepted),
             (processor.clone(), moment.clone()).prop_map(|(processor, requested_at)| {
-                Event::Dispatched {
-                    processor,
-                    requested_at,
-                }
+                Event::Dispatched { processor, requested_at }
             }),
             (processor.clone(), any::<u16>())
                 .prop_map(|(processor, status)| Event::Failed { processor, status }),
             (processor.clone(), moment.clone()).prop_map(|(processor, requested_at)| {
-                Event::Settled {
-                    processor,
-                    requested_at,
-                }
+                Event::Settled { processor, requested_at }
             }),
             (processor, any::<u16>())
                 .prop_map(|(processor, status)| Event::Refused { processor, status }),
@@ -293,11 +273,7 @@ pub(crate) mod tests {
         );
         let seal = (any::<u32>(), any::<u32>(), moment).prop_map(
             |(records_count, oldest_open_segment, written_at)| {
-                Record::Sealed(Seal {
-                    records_count,
-                    oldest_open_segment,
-                    written_at,
-                })
+                Record::Sealed(Seal { records_count, oldest_open_segment, written_at })
             },
         );
         prop_oneof![9 => payment, 1 => seal]
@@ -349,10 +325,7 @@ pub(crate) mod tests {
 
     #[test]
     fn zeros_are_no_record() {
-        let place = Place {
-            header_checksum: 0,
-            index: 0,
-        };
+        let place = Place { header_checksum: 0, index: 0 };
         assert!(Record::decode(&[0; RECORD_BYTES], place).is_err());
     }
 }

@@ -97,15 +97,12 @@ impl SegmentHeader {
                 .ok_or(HeaderError::Field("moment"))?,
             boot_id: field(bytes, 32),
         };
-        if header.encode() == *bytes {
-            Ok(header)
-        } else {
-            Err(HeaderError::Field("unused part"))
-        }
+        if header.encode() == *bytes { Ok(header) } else { Err(HeaderError::Field("unused part")) }
     }
 
     /// What ties the segment's records to it.
-    pub(crate) fn checksum(&self) -> u32 {
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
         u32::from_le_bytes(field(&self.encode(), 60))
     }
 }
@@ -138,12 +135,8 @@ fn field<const N: usize>(bytes: &[u8; HEADER_BYTES], offset: usize) -> [u8; N] {
 mod tests {
     use super::*;
 
-    const HEADER: SegmentHeader = SegmentHeader {
-        instance: 2,
-        number: 17,
-        created_at: TimestampMs::MIN,
-        boot_id: [9; 16],
-    };
+    const HEADER: SegmentHeader =
+        SegmentHeader { instance: 2, number: 17, created_at: TimestampMs::MIN, boot_id: [9; 16] };
 
     #[test]
     fn what_is_written_is_what_is_read() {
@@ -163,12 +156,7 @@ mod tests {
     fn only_names_that_this_program_writes_are_segments() {
         assert_eq!(segment_number(&segment_file_name(17)), Some(17));
         assert_eq!(segment_number(&segment_file_name(u32::MAX)), Some(u32::MAX));
-        for name in [
-            "17.journal",
-            "0000000000.journal",
-            "0000000017.journal.bak",
-            "lock",
-        ] {
+        for name in ["17.journal", "0000000000.journal", "0000000017.journal.bak", "lock"] {
             assert_eq!(segment_number(name), None, "{name}");
         }
     }

@@ -37,10 +37,7 @@ pub fn judge<F: DiskFile>(file: &F, header_checksum: u32, index: u32) -> io::Res
     let start = record_offset(index);
     let mut chunk = vec![0; CHUNK_RECORDS * RECORD_BYTES];
     let mut offset = start;
-    let mut place = Place {
-        header_checksum,
-        index,
-    };
+    let mut place = Place { header_checksum, index };
     let mut content_end = start;
     loop {
         let count = file.read_at(offset, &mut chunk)?;
@@ -73,11 +70,7 @@ fn judge_extent(start: u64, content_end: u64, file_end: u64) -> Tail {
     let short = file_end < record_end;
     let zeros = content_end == start;
     let zeros_from_sector = sector_end < record_end && content_end <= sector_end;
-    if short || zeros || zeros_from_sector {
-        Tail::Torn { bytes }
-    } else {
-        Tail::Damaged
-    }
+    if short || zeros || zeros_from_sector { Tail::Torn { bytes } } else { Tail::Damaged }
 }
 
 #[cfg(test)]
@@ -101,13 +94,7 @@ mod tests {
             written_at: TimestampMs::clamped(1),
             event: Event::Accepted,
         };
-        Record::Payment(record).encode(
-            Place {
-                header_checksum: CHECKSUM,
-                index,
-            },
-            &mut bytes,
-        );
+        Record::Payment(record).encode(Place { header_checksum: CHECKSUM, index }, &mut bytes);
         bytes
     }
 
@@ -133,23 +120,14 @@ mod tests {
     fn every_first_part_of_a_record_is_torn() {
         let whole = record(3);
         for cut in 1..RECORD_BYTES {
-            assert_eq!(
-                judged(3, &whole[..cut]),
-                Tail::Torn { bytes: cut as u64 },
-                "cut at {cut}"
-            );
+            assert_eq!(judged(3, &whole[..cut]), Tail::Torn { bytes: cut as u64 }, "cut at {cut}");
         }
     }
 
     #[test]
     fn zeros_in_place_of_records_are_torn() {
         for count in [1, 47, 48, 49, 4096, 200_000] {
-            assert_eq!(
-                judged(3, &vec![0; count]),
-                Tail::Torn {
-                    bytes: count as u64
-                }
-            );
+            assert_eq!(judged(3, &vec![0; count]), Tail::Torn { bytes: count as u64 });
         }
     }
 

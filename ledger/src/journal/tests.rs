@@ -10,17 +10,11 @@ use crate::money::Cents;
 use crate::processor::Processor;
 use crate::time::TimestampMs;
 
-const CONFIG: JournalConfig = JournalConfig {
-    instance: 1,
-    segment_bytes: SEGMENT_BYTES_DEFAULT,
-    boot_id: [1; 16],
-};
+const CONFIG: JournalConfig =
+    JournalConfig { instance: 1, segment_bytes: SEGMENT_BYTES_DEFAULT, boot_id: [1; 16] };
 
 /// Segments of ten records and a seal.
-const SMALL: JournalConfig = JournalConfig {
-    segment_bytes: 64 + 10 * 48,
-    ..CONFIG
-};
+const SMALL: JournalConfig = JournalConfig { segment_bytes: 64 + 10 * 48, ..CONFIG };
 
 const NOW: TimestampMs = TimestampMs::MIN;
 
@@ -32,22 +26,10 @@ fn record(number: u8) -> PaymentRecord {
         written_at: NOW,
         event: match number % 6 {
             0 => Event::Accepted,
-            1 => Event::Dispatched {
-                processor: Processor::Default,
-                requested_at,
-            },
-            2 => Event::Failed {
-                processor: Processor::Default,
-                status: 500,
-            },
-            3 => Event::Settled {
-                processor: Processor::Fallback,
-                requested_at,
-            },
-            4 => Event::Refused {
-                processor: Processor::Fallback,
-                status: 400,
-            },
+            1 => Event::Dispatched { processor: Processor::Default, requested_at },
+            2 => Event::Failed { processor: Processor::Default, status: 500 },
+            3 => Event::Settled { processor: Processor::Fallback, requested_at },
+            4 => Event::Refused { processor: Processor::Fallback, status: 400 },
             _ => Event::Duplicate,
         },
     }
@@ -99,10 +81,7 @@ fn a_new_journal_begins_with_segment_one() {
     let (journal, recovery, seen) = open(&disk, CONFIG).unwrap();
     assert_eq!((journal.end(), seen.len()), (Position::START, 0));
     assert_eq!((recovery.segments_count, recovery.rebooted), (0, false));
-    assert_eq!(
-        disk.bytes(&segment_file_name(1)).unwrap().len(),
-        HEADER_BYTES
-    );
+    assert_eq!(disk.bytes(&segment_file_name(1)).unwrap().len(), HEADER_BYTES);
 }
 
 #[test]
@@ -123,17 +102,8 @@ fn a_full_segment_is_sealed_and_the_next_one_goes_on() {
     let (journal, recovery, seen) = open(&disk, SMALL).unwrap();
     assert_eq!(seen, records(0..35));
     assert_eq!(recovery.segments_count, 4);
-    assert_eq!(
-        journal.end(),
-        Position {
-            segment: 4,
-            index: 5
-        }
-    );
-    assert_eq!(
-        disk.bytes(&segment_file_name(1)).unwrap().len(),
-        64 + 11 * 48
-    );
+    assert_eq!(journal.end(), Position { segment: 4, index: 5 });
+    assert_eq!(disk.bytes(&segment_file_name(1)).unwrap().len(), 64 + 11 * 48);
 }
 
 #[test]
@@ -156,11 +126,7 @@ fn segments_before_one_that_is_needed_can_be_removed() {
     let disk = written(SMALL, 0..35);
     let (mut journal, _, _) = open(&disk, SMALL).unwrap();
     assert_eq!(journal.remove_segments_before(3).unwrap(), 2);
-    assert_eq!(
-        journal.remove_segments_before(9).unwrap(),
-        1,
-        "never the open one"
-    );
+    assert_eq!(journal.remove_segments_before(9).unwrap(), 1, "never the open one");
     drop(journal);
     assert_eq!(open(&disk, SMALL).unwrap().2, records(30..35));
 }
@@ -174,13 +140,7 @@ fn rotating_an_empty_segment_does_nothing() {
     append(&mut journal, &records(0..1));
     journal.rotate(2, NOW).unwrap();
     journal.rotate(2, NOW).unwrap();
-    assert_eq!(
-        journal.end(),
-        Position {
-            segment: 2,
-            index: 0
-        }
-    );
+    assert_eq!(journal.end(), Position { segment: 2, index: 0 });
 }
 
 /// The decision table of recovery over a file that ends too early, at every byte.
@@ -193,25 +153,13 @@ fn a_segment_cut_at_any_byte_keeps_the_records_before_the_cut() {
         disk.put(&name, whole[..cut].to_vec());
         let (mut journal, recovery, seen) = open(&disk, CONFIG).unwrap();
         let kept = cut.saturating_sub(HEADER_BYTES) / RECORD_BYTES;
-        let torn = if cut < HEADER_BYTES {
-            cut
-        } else {
-            (cut - HEADER_BYTES) % RECORD_BYTES
-        };
-        assert_eq!(
-            seen,
-            records(0..u8::try_from(kept).unwrap()),
-            "cut at {cut}"
-        );
+        let torn = if cut < HEADER_BYTES { cut } else { (cut - HEADER_BYTES) % RECORD_BYTES };
+        assert_eq!(seen, records(0..u8::try_from(kept).unwrap()), "cut at {cut}");
         assert_eq!(recovery.torn_bytes, torn as u64, "cut at {cut}");
         append(&mut journal, &records(6..7));
         drop(journal);
         let (_, recovery, seen) = open(&disk, CONFIG).unwrap();
-        assert_eq!(
-            (seen.len(), recovery.torn_bytes),
-            (kept + 1, 0),
-            "cut at {cut}"
-        );
+        assert_eq!((seen.len(), recovery.torn_bytes), (kept + 1, 0), "cut at {cut}");
     }
 }
 
@@ -248,10 +196,7 @@ fn a_missing_segment_is_named() {
 #[test]
 fn another_instances_segment_is_not_read() {
     let disk = written(CONFIG, 0..3);
-    let other = JournalConfig {
-        instance: 2,
-        ..CONFIG
-    };
+    let other = JournalConfig { instance: 2, ..CONFIG };
     let error = open(&disk, other).map(drop).unwrap_err();
     assert!(error.to_string().contains("instance 1"), "{error}");
 }
@@ -273,10 +218,7 @@ fn a_seal_that_was_lost_is_written_again() {
 fn a_new_boot_is_told() {
     let disk = written(CONFIG, 0..3);
     assert!(!open(&disk, CONFIG).unwrap().1.rebooted);
-    let after_power_cut = JournalConfig {
-        boot_id: [2; 16],
-        ..CONFIG
-    };
+    let after_power_cut = JournalConfig { boot_id: [2; 16], ..CONFIG };
     assert!(open(&disk, after_power_cut).unwrap().1.rebooted);
 }
 
@@ -297,11 +239,7 @@ fn a_full_disk_keeps_whole_records_and_nothing_half() {
         drop(journal);
         let kept = u8::try_from(2 + appended.count).unwrap();
         let expected: Vec<_> = records(0..kept).into_iter().chain(records(7..8)).collect();
-        assert_eq!(
-            open(&disk, CONFIG).unwrap().2,
-            expected,
-            "room for {room} bytes"
-        );
+        assert_eq!(open(&disk, CONFIG).unwrap().2, expected, "room for {room} bytes");
     }
 }
 
@@ -314,13 +252,7 @@ fn while_a_failed_write_cannot_be_cut_nothing_is_appended_behind_it() {
     assert_eq!(journal.append(&records(2..3), 1, NOW).count, 0);
     disk.set_room_bytes(None);
     let refused = journal.append(&records(2..3), 1, NOW);
-    assert!(
-        refused
-            .error
-            .unwrap()
-            .to_string()
-            .contains("cut a failed write")
-    );
+    assert!(refused.error.unwrap().to_string().contains("cut a failed write"));
     disk.set_truncate_fails(false);
     append(&mut journal, &records(2..3));
     drop(journal);
@@ -340,11 +272,7 @@ fn a_full_disk_between_two_segments_heals() {
             append(&mut journal, &records(10..11));
         }
         drop(journal);
-        assert_eq!(
-            open(&disk, SMALL).unwrap().2,
-            records(0..11),
-            "room for {room} bytes"
-        );
+        assert_eq!(open(&disk, SMALL).unwrap().2, records(0..11), "room for {room} bytes");
     }
 }
 
@@ -388,14 +316,7 @@ fn a_reader_follows_the_writer_over_segments() {
 #[test]
 fn a_reader_reads_no_more_than_asked_for_and_goes_on_from_there() {
     let disk = written(SMALL, 0..35);
-    let mut reader = JournalReader::new(
-        disk,
-        1,
-        Position {
-            segment: 2,
-            index: 3,
-        },
-    );
+    let mut reader = JournalReader::new(disk, 1, Position { segment: 2, index: 3 });
     let mut seen = Vec::new();
     loop {
         let mut now = 0;

@@ -4,7 +4,7 @@ use std::io;
 
 use super::JournalError;
 use super::position::Position;
-use super::reader::{JournalReader, Standing, damaged};
+use super::reader::{JournalReader, Standing, damaged, read_header};
 use super::record::{PaymentRecord, Place, RECORD_BYTES, Record, Seal};
 use super::segment::{
     HEADER_BYTES, SegmentHeader, record_offset, segment_file_name, segment_number,
@@ -94,10 +94,8 @@ impl<D: Disk> Journal<D> {
         now: TimestampMs,
         mut visit: impl FnMut(Position, &PaymentRecord),
     ) -> Result<(Self, Recovery), JournalError> {
-        let lock = disk
-            .lock()
-            .map_err(JournalError::io("lock", disk.describe("")))?;
-        let segments = list_segments(&disk)?;
+        let lock = disk.lock().map_err(JournalError::io("lock", disk.describe("")))?;
+        let first = recovery_start(&disk)?;
         let mut journal = Self {
             disk,
             _lock: lock,
@@ -106,23 +104,15 @@ impl<D: Disk> Journal<D> {
             end: Position::START,
             cut_before_write: false,
             buffer: Vec::new(),
-            unsynced: Unsynced {
-                files: Vec::new(),
-                folder: false,
-            },
+            unsynced: Unsynced { files: Vec::new(), folder: false },
         };
-        let Some(first) = journal.first_segment_to_read(&segments)? else {
+        let Some(first) = first else {
             journal.begin_segment(1, now)?;
-            let recovery = Recovery {
-                segments_count: 0,
-                records_count: 0,
-                torn_bytes: 0,
-                rebooted: false,
-            };
+            let recovery =
+                Recovery { segments_count: 0, records_count: 0, torn_bytes: 0, rebooted: false };
             return Ok((journal, recovery));
         };
-        let last = *segments.last().expect("there is a segment to read");
-        let recovery = journal.recover(first, last, now, &mut visit)?;
+        let recovery = journal.recover(first, now, &mut visit)?;
         Ok((journal, recovery))
     }
 
@@ -144,31 +134,17 @@ impl<D: Disk> Journal<D> {
         now: TimestampMs,
     ) -> Appended {
         if let Err(error) = self.make_ready(records.len(), oldest_open_segment, now) {
-            return Appended {
-                first: self.end,
-                count: 0,
-                error: Some(error),
-            };
+            return Appended { first: self.end, count: 0, error: Some(error) };
         }
         let first = self.end;
-        let segment = self
-            .open
-            .as_ref()
-            .expect("a segment is open after make_ready");
+        let segment = self.open.as_ref().expect("a segment is open after make_ready");
         self.buffer.clear();
         for (record, index) in records.iter().zip(first.index..) {
-            let place = Place {
-                header_checksum: segment.checksum,
-                index,
-            };
+            let place = Place { header_checksum: segment.checksum, index };
             Record::Payment(*record).encode(place, &mut self.buffer);
         }
         let (count, error) = self.write_buffer();
-        Appended {
-            first,
-            count,
-            error,
-        }
+        Appended { first, count, error }
     }
 
     /// What must be synced so that all that was appended so far survives a power cut. The caller
@@ -177,11 +153,7 @@ impl<D: Disk> Journal<D> {
         let mut files = std::mem::take(&mut self.unsynced.files);
         files.extend(self.open.as_ref().map(|segment| segment.file.clone()));
         let folder = std::mem::take(&mut self.unsynced.folder).then(|| self.disk.clone());
-        SyncJob {
-            files,
-            folder,
-            description: self.disk.describe(""),
-        }
+        SyncJob { files, folder, description: self.disk.describe("") }
     }
 
     /// Seals the open segment, unless it is empty, and begins the next one.
@@ -223,69 +195,17 @@ impl<D: Disk> Journal<D> {
         Ok(removed)
     }
 
-    /// The segment at which recovery begins: the oldest that had an open payment when the last seal
-    /// was written.
-    fn first_segment_to_read(&self, segments: &[u32]) -> Result<Option<u32>, JournalError> {
-        let (Some(&oldest), Some(&last)) = (segments.first(), segments.last()) else {
-            return Ok(None);
-        };
-        for number in segments.iter().rev().copied() {
-            if let Some(seal) = self.read_seal(number)? {
-                return Ok(Some(seal.oldest_open_segment.clamp(oldest, last)));
-            }
-        }
-        Ok(Some(oldest))
-    }
-
-    /// The seal that ends a segment, if it has one.
-    fn read_seal(&self, number: u32) -> Result<Option<Seal>, JournalError> {
-        let name = segment_file_name(number);
-        let failed = |error| JournalError::io("read", self.disk.describe(&name))(error);
-        let file = self.disk.open_read_only(&name).map_err(failed)?;
-        let records_bytes = file
-            .size()
-            .map_err(failed)?
-            .saturating_sub(HEADER_BYTES as u64);
-        let Some(index) = (records_bytes / RECORD_BYTES as u64).checked_sub(1) else {
-            return Ok(None);
-        };
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
-        let mut header = [0; HEADER_BYTES];
-        let mut bytes = [0; RECORD_BYTES];
-        file.read_at(0, &mut header).map_err(failed)?;
-        file.read_at(record_offset(index), &mut bytes)
-            .map_err(failed)?;
-        let Ok(header) = SegmentHeader::decode(&header) else {
-            return Ok(None);
-        };
-        let place = Place {
-            header_checksum: header.checksum(),
-            index,
-        };
-        match Record::decode(&bytes, place) {
-            Ok(Record::Sealed(seal)) => Ok(Some(seal)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Reads segments `first` to `last`, cuts torn tails, and opens the last one or the next.
+    /// Reads all segments from `first` on, cuts torn tails, and opens the last one or the next.
     fn recover(
         &mut self,
         first: u32,
-        last: u32,
         now: TimestampMs,
         visit: &mut impl FnMut(Position, &PaymentRecord),
     ) -> Result<Recovery, JournalError> {
-        let mut recovery = Recovery {
-            segments_count: 0,
-            records_count: 0,
-            torn_bytes: 0,
-            rebooted: false,
-        };
-        let mut position = Position {
-            segment: first,
-            index: 0,
-        };
+        let last = list_segments(&self.disk)?.last().copied().unwrap_or(first);
+        let mut recovery =
+            Recovery { segments_count: 0, records_count: 0, torn_bytes: 0, rebooted: false };
+        let mut position = Position { segment: first, index: 0 };
         loop {
             let disk = self.disk.clone();
             let mut reader = JournalReader::new(disk, self.config.instance, position);
@@ -337,20 +257,13 @@ impl<D: Disk> Journal<D> {
                 return Err(damaged(&self.disk, &name, end_offset, what));
             }
         };
-        let file = self
-            .disk
-            .open(&name)
-            .map_err(JournalError::io("open", self.disk.describe(&name)))?;
+        let file =
+            self.disk.open(&name).map_err(JournalError::io("open", self.disk.describe(&name)))?;
         if torn_bytes > 0 {
-            file.truncate(end_offset).map_err(JournalError::io(
-                "cut the torn tail of",
-                self.disk.describe(&name),
-            ))?;
+            file.truncate(end_offset)
+                .map_err(JournalError::io("cut the torn tail of", self.disk.describe(&name)))?;
         }
-        self.open = Some(OpenSegment {
-            file,
-            checksum: header.checksum(),
-        });
+        self.open = Some(OpenSegment { file, checksum: header.checksum() });
         Ok(torn_bytes)
     }
 
@@ -358,22 +271,11 @@ impl<D: Disk> Journal<D> {
     fn discard_headless(&mut self, number: u32, last: u32) -> Result<u64, JournalError> {
         let name = segment_file_name(number);
         let failed = |error| JournalError::io("read", self.disk.describe(&name))(error);
-        let size = self
-            .disk
-            .open_read_only(&name)
-            .and_then(|file| file.size())
-            .map_err(failed)?;
+        let size = self.disk.open_read_only(&name).and_then(|file| file.size()).map_err(failed)?;
         if number != last || size > HEADER_BYTES as u64 {
-            return Err(damaged(
-                &self.disk,
-                &name,
-                0,
-                "its head is missing".to_owned(),
-            ));
+            return Err(damaged(&self.disk, &name, 0, "its head is missing".to_owned()));
         }
-        self.disk
-            .remove(&name)
-            .map_err(JournalError::io("remove", self.disk.describe(&name)))?;
+        self.disk.remove(&name).map_err(JournalError::io("remove", self.disk.describe(&name)))?;
         self.unsynced.folder = true;
         Ok(size)
     }
@@ -404,10 +306,7 @@ impl<D: Disk> Journal<D> {
             segment
                 .file
                 .truncate(record_offset(self.end.index))
-                .map_err(JournalError::io(
-                    "cut a failed write from",
-                    self.disk.describe(&name),
-                ))?;
+                .map_err(JournalError::io("cut a failed write from", self.disk.describe(&name)))?;
         }
         self.cut_before_write = false;
         Ok(())
@@ -420,10 +319,7 @@ impl<D: Disk> Journal<D> {
         let mut written = 0;
         let mut error = None;
         while written < self.buffer.len() {
-            match segment
-                .file
-                .write_at(start + written as u64, &self.buffer[written..])
-            {
+            match segment.file.write_at(start + written as u64, &self.buffer[written..]) {
                 Ok(0) => error = Some(io::Error::from(io::ErrorKind::WriteZero)),
                 Ok(count) => written += count,
                 Err(refused) => error = Some(refused),
@@ -433,37 +329,23 @@ impl<D: Disk> Journal<D> {
             }
         }
         let count = written / RECORD_BYTES;
-        self.end = self
-            .end
-            .plus(u32::try_from(count).expect("a batch is far below 2^32 records"));
+        self.end = self.end.plus(u32::try_from(count).expect("a batch is far below 2^32 records"));
         self.cut_before_write = !written.is_multiple_of(RECORD_BYTES);
         let name = segment_file_name(self.end.segment);
-        (
-            count,
-            error.map(|error| JournalError::io("write", self.disk.describe(&name))(error)),
-        )
+        (count, error.map(|error| JournalError::io("write", self.disk.describe(&name))(error)))
     }
 
     /// Writes the seal of the open segment and closes it.
     fn seal(&mut self, oldest_open_segment: u32, now: TimestampMs) -> Result<(), JournalError> {
         let segment = self.open.as_ref().expect("a segment is open to be sealed");
-        let seal = Seal {
-            records_count: self.end.index,
-            oldest_open_segment,
-            written_at: now,
-        };
-        let place = Place {
-            header_checksum: segment.checksum,
-            index: self.end.index,
-        };
+        let seal = Seal { records_count: self.end.index, oldest_open_segment, written_at: now };
+        let place = Place { header_checksum: segment.checksum, index: self.end.index };
         self.buffer.clear();
         Record::Sealed(seal).encode(place, &mut self.buffer);
         if let (_, Some(error)) = self.write_buffer() {
             return Err(error);
         }
-        self.unsynced
-            .files
-            .extend(self.open.take().map(|segment| segment.file));
+        self.unsynced.files.extend(self.open.take().map(|segment| segment.file));
         self.end = self.end.next_segment();
         Ok(())
     }
@@ -482,14 +364,8 @@ impl<D: Disk> Journal<D> {
             .map_err(JournalError::io("create", self.disk.describe(&name)))?;
         write_whole(&file, &header.encode())
             .map_err(JournalError::io("write", self.disk.describe(&name)))?;
-        self.open = Some(OpenSegment {
-            file,
-            checksum: header.checksum(),
-        });
-        self.end = Position {
-            segment: number,
-            index: 0,
-        };
+        self.open = Some(OpenSegment { file, checksum: header.checksum() });
+        self.end = Position { segment: number, index: 0 };
         self.unsynced.folder = true;
         Ok(())
     }
@@ -529,10 +405,65 @@ impl<D: Disk> SyncJob<D> {
         for file in &self.files {
             file.sync().map_err(failed)?;
         }
-        self.folder
-            .as_ref()
-            .map_or(Ok(()), Disk::sync)
-            .map_err(failed)
+        self.folder.as_ref().map_or(Ok(()), Disk::sync).map_err(failed)
+    }
+}
+
+/// The segment at which recovery begins: the oldest that had an open payment when the last seal was
+/// written. `None` where there is no segment.
+///
+/// # Errors
+/// The folder cannot be read, or a segment between two others is missing.
+pub fn recovery_start<D: Disk>(disk: &D) -> Result<Option<u32>, JournalError> {
+    let segments = list_segments(disk)?;
+    let (Some(&oldest), Some(&last)) = (segments.first(), segments.last()) else {
+        return Ok(None);
+    };
+    for number in segments.iter().rev().copied() {
+        if let Some(seal) = read_seal(disk, number)? {
+            return Ok(Some(seal.oldest_open_segment.clamp(oldest, last)));
+        }
+    }
+    Ok(Some(oldest))
+}
+
+/// The head of a segment. `None` where the segment does not exist, or its head is not whole.
+///
+/// # Errors
+/// The segment cannot be read, or its head is damaged.
+pub fn read_segment_header<D: Disk>(
+    disk: &D,
+    number: u32,
+) -> Result<Option<SegmentHeader>, JournalError> {
+    let name = segment_file_name(number);
+    match disk.open_read_only(&name) {
+        Ok(file) => read_header(disk, &name, &file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(JournalError::io("open", disk.describe(&name))(error)),
+    }
+}
+
+/// The seal that ends a segment, if it has one.
+fn read_seal<D: Disk>(disk: &D, number: u32) -> Result<Option<Seal>, JournalError> {
+    let name = segment_file_name(number);
+    let failed = |error| JournalError::io("read", disk.describe(&name))(error);
+    let file = disk.open_read_only(&name).map_err(failed)?;
+    let records_bytes = file.size().map_err(failed)?.saturating_sub(HEADER_BYTES as u64);
+    let Some(index) = (records_bytes / RECORD_BYTES as u64).checked_sub(1) else {
+        return Ok(None);
+    };
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    let mut header = [0; HEADER_BYTES];
+    let mut bytes = [0; RECORD_BYTES];
+    file.read_at(0, &mut header).map_err(failed)?;
+    file.read_at(record_offset(index), &mut bytes).map_err(failed)?;
+    let Ok(header) = SegmentHeader::decode(&header) else {
+        return Ok(None);
+    };
+    let place = Place { header_checksum: header.checksum(), index };
+    match Record::decode(&bytes, place) {
+        Ok(Record::Sealed(seal)) => Ok(Some(seal)),
+        _ => Ok(None),
     }
 }
 
@@ -541,13 +472,8 @@ impl<D: Disk> SyncJob<D> {
 /// # Errors
 /// The folder cannot be read, or a segment between two others is missing.
 pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<u32>, JournalError> {
-    let names = disk
-        .names()
-        .map_err(JournalError::io("read", disk.describe("")))?;
-    let mut numbers: Vec<u32> = names
-        .iter()
-        .filter_map(|name| segment_number(name))
-        .collect();
+    let names = disk.names().map_err(JournalError::io("read", disk.describe("")))?;
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
     for pair in numbers.windows(2) {
         if pair[1] != pair[0] + 1 {

@@ -1,0 +1,618 @@
+//! The books: all journals read into one view that answers what was settled, what is known of a
+//! payment, and who may send one.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use ledger::disk::Disk;
+use ledger::disk::folder::FolderDisk;
+use ledger::journal::{
+    Event, JournalError, JournalReader, OpenPayments, PaymentRecord, Position, Record,
+    list_segments, read_segment_header, recovery_start,
+};
+use ledger::protocol::{PurgeNotice, Totals};
+use ledger::volume::Volume;
+use ledger::{CorrelationId, RangeMs};
+
+use crate::claims::ClaimsError;
+use crate::database::{Database, DatabaseError, Settled, remove_if_there};
+use crate::decisions::{Decided, DecisionError, Decisions};
+use crate::index::{
+    Found, Index, IndexError, IndexJob, Indexer, Kind, LookError, SealedSegment, SegmentKey,
+    index_file_segment,
+};
+
+/// Records that are read from a journal at a time.
+const READ_RECORDS_MAX: usize = 8192;
+/// Settled payments that are added to the database at a time.
+const APPLY_PAYMENTS_MAX: usize = 1024;
+
+/// The file with the key of the index's fingerprints.
+const HASH_KEY_FILE: &str = "key";
+const INDEX_FOLDER: &str = "index";
+const DATABASE_PREFIX: &str = "sled-";
+
+/// Why the books cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum BooksError {
+    /// A journal cannot be read, or is damaged.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The claim log cannot be read or written, or is damaged.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// The index cannot be read or written.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The database fails.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The operating system refuses something else.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl BooksError {
+    /// Whether stored data is damaged, so that a new start would not help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Journal(JournalError::Damaged { .. } | JournalError::Missing { .. })
+                | Self::Claims(ClaimsError::Damaged { .. })
+        )
+    }
+}
+
+impl From<LookError> for BooksError {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Index(error) => Self::Index(error),
+            LookError::Journal(error) => Self::Journal(error),
+        }
+    }
+}
+
+/// One instance's journal, as far as it was read.
+struct Instance {
+    disk: FolderDisk,
+    reader: JournalReader<FolderDisk>,
+    /// Settled payments before this place are in the database already.
+    apply_from: Position,
+    /// Segments that are read to their end and not in a file of the index yet, in order.
+    sealed: VecDeque<u32>,
+}
+
+/// The books.
+pub struct Books {
+    volume: Volume,
+    cache_bytes: u64,
+    hash_key: [u8; 16],
+    index_disk: FolderDisk,
+    instances: BTreeMap<u16, Instance>,
+    decisions: Decisions<FolderDisk>,
+    index: Index<FolderDisk>,
+    indexer: Indexer<FolderDisk>,
+    database: Database,
+    /// Settled payments that are read and not in the database yet, in the order of reading.
+    unapplied: VecDeque<Unapplied>,
+}
+
+/// A settled payment and the place of its record.
+struct Unapplied {
+    instance: u16,
+    position: Position,
+    payment: Settled,
+}
+
+/// What opening the books found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// Instances that have a journal.
+    pub instances_count: usize,
+    /// Records that were read.
+    pub records_count: u64,
+}
+
+impl Books {
+    /// Opens the books on a volume and reads all journals to their ends.
+    ///
+    /// # Errors
+    /// Another store runs, or something cannot be read, or is damaged.
+    pub fn open(volume: &Volume, cache_bytes: u64) -> Result<(Self, Opened), BooksError> {
+        let store_disk = folder(&volume.store())?;
+        let (decisions, claims) = Decisions::open(store_disk)?;
+        let index_disk = folder(&volume.store().join(INDEX_FOLDER))?;
+        let database_path = database_path(volume, decisions.purge());
+        remove_other_databases(volume, &database_path)?;
+        let mut books = Self {
+            volume: volume.clone(),
+            cache_bytes,
+            hash_key: hash_key(&index_disk)?,
+            indexer: Indexer::start(index_disk.clone())
+                .map_err(failed("start a thread for", &volume.store()))?,
+            index_disk,
+            instances: BTreeMap::new(),
+            decisions,
+            index: Index::default(),
+            database: Database::open(&database_path, cache_bytes)?,
+            unapplied: VecDeque::new(),
+        };
+        books.find_survivors()?;
+        let mut records_count = books.read_from_scratch()?;
+        if books.database_is_ahead() {
+            tracing::warn!(
+                "the database has more than the journals, which lost their ends; it is rebuilt"
+            );
+            books.replace_database(&database_path)?;
+            records_count = books.read_from_scratch()?;
+        }
+        books.remove_stale_indexes()?;
+        for claim in claims {
+            books.decisions.decide_again(&mut books.index, claim)?;
+        }
+        books.decisions.keep()?;
+        books.close_segments()?;
+        let opened = Opened { instances_count: books.instances.len(), records_count };
+        Ok((books, opened))
+    }
+
+    /// Reads all journals of the volume, from where each is not in index and database yet.
+    fn read_from_scratch(&mut self) -> Result<u64, BooksError> {
+        self.instances.clear();
+        let mut instances =
+            self.volume.instances().map_err(failed("read", &self.volume.journals()))?;
+        instances.dedup();
+        let mut records_count = 0;
+        for instance in instances {
+            self.add_instance(instance)?;
+            records_count += self.read_instance(instance)?;
+        }
+        self.apply()?;
+        Ok(records_count)
+    }
+
+    /// Makes an instance's journal known, if it is not yet.
+    fn add_instance(&mut self, instance: u16) -> Result<(), BooksError> {
+        if self.instances.contains_key(&instance) {
+            return Ok(());
+        }
+        let disk = folder(&self.volume.journal(instance))?;
+        let cut = self.decisions.cut(instance);
+        let segments = list_segments(&disk)?;
+        let oldest = segments.first().copied().unwrap_or(cut.segment);
+        let begin = cut.max(Position { segment: oldest, index: 0 });
+        let apply_from = self.database.offset(instance)?.unwrap_or(begin).max(begin);
+        let mut read_from = apply_from;
+        for number in segments.into_iter().filter(|number| *number >= begin.segment) {
+            if self.open_index(instance, &disk, number, cut)? {
+                continue;
+            }
+            let unindexed = Position { segment: number, index: 0 }.max(begin);
+            read_from = read_from.min(unindexed);
+        }
+        let reader = JournalReader::new(disk.clone(), instance, read_from);
+        let state = Instance { disk, reader, apply_from, sealed: VecDeque::new() };
+        self.instances.insert(instance, state);
+        Ok(())
+    }
+
+    /// Opens the index of a segment, if its file is there and sound.
+    fn open_index(
+        &mut self,
+        instance: u16,
+        disk: &FolderDisk,
+        number: u32,
+        cut: Position,
+    ) -> Result<bool, BooksError> {
+        if self.index.is_sealed(instance, number) {
+            return Ok(true);
+        }
+        let Some(key) = self.segment_key(instance, disk, number, cut)? else { return Ok(false) };
+        match SealedSegment::open(&self.index_disk, disk.clone(), key)? {
+            Some(sealed) => {
+                self.index.add_sealed(instance, sealed);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    fn segment_key(
+        &self,
+        instance: u16,
+        disk: &FolderDisk,
+        number: u32,
+        cut: Position,
+    ) -> Result<Option<SegmentKey>, BooksError> {
+        let header = read_segment_header(disk, number)?;
+        Ok(header.map(|header| SegmentKey {
+            instance,
+            number,
+            header_checksum: header.checksum(),
+            first_index: if cut.segment == number { cut.index } else { 0 },
+            hash_key: self.hash_key,
+        }))
+    }
+
+    /// Removes files of the index whose segments are gone or were made void by a purge.
+    fn remove_stale_indexes(&self) -> Result<(), BooksError> {
+        let names = self.index_disk.names().map_err(failed("read", self.index_disk.path()))?;
+        for name in names {
+            let Some((instance, number)) = index_file_segment(&name) else { continue };
+            let exists = self.instances.get(&instance).is_some_and(|state| {
+                number >= self.decisions.cut(instance).segment
+                    && state.reader.position().segment >= number
+            });
+            if !exists {
+                let path = self.index_disk.path().join(&name);
+                self.index_disk.remove(&name).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an instance's journal to its end, and tells how many records that were.
+    fn read_instance(&mut self, instance: u16) -> Result<u64, BooksError> {
+        let mut records_count = 0;
+        loop {
+            let count = self.read_some(instance)?;
+            records_count += count as u64;
+            if count < READ_RECORDS_MAX {
+                return Ok(records_count);
+            }
+            if self.unapplied.len() >= APPLY_PAYMENTS_MAX {
+                self.apply()?;
+            }
+        }
+    }
+
+    /// Reads up to [`READ_RECORDS_MAX`] records of an instance's journal.
+    fn read_some(&mut self, instance: u16) -> Result<usize, BooksError> {
+        let Some(state) = self.instances.get_mut(&instance) else { return Ok(0) };
+        let (decisions, index, unapplied) =
+            (&mut self.decisions, &mut self.index, &mut self.unapplied);
+        let (apply_from, sealed) = (state.apply_from, &mut state.sealed);
+        let count = state.reader.read(READ_RECORDS_MAX, |position, record| match record {
+            Record::Payment(record) => {
+                decisions.record(index, instance, position, record);
+                if let Event::Settled { processor, requested_at } = record.event
+                    && position >= apply_from
+                {
+                    let (id, amount) = (record.id, record.amount);
+                    let payment = Settled { id, amount, processor, requested_at };
+                    unapplied.push_back(Unapplied { instance, position, payment });
+                }
+            }
+            Record::Sealed(_) => sealed.push_back(position.segment),
+        })?;
+        Ok(count)
+    }
+
+    /// Reads all journals to their ends, as of now, and gives whether there was anything new.
+    ///
+    /// # Errors
+    /// A journal cannot be read, or is damaged.
+    pub fn read_all(&mut self) -> Result<bool, BooksError> {
+        let instances: Vec<u16> = self.instances.keys().copied().collect();
+        let mut any = false;
+        for instance in instances {
+            any |= self.read_instance(instance)? > 0;
+        }
+        Ok(any)
+    }
+
+    /// Adds everything that was read to the database.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn apply(&mut self) -> Result<(), BooksError> {
+        while self.apply_some()? {}
+        Ok(())
+    }
+
+    /// Adds a part of what was read to the database. True if there is more.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn apply_some(&mut self) -> Result<bool, BooksError> {
+        if self.unapplied.is_empty() {
+            return Ok(false);
+        }
+        let count = self.unapplied.len().min(APPLY_PAYMENTS_MAX);
+        let mut offsets = BTreeMap::new();
+        let mut payments = Vec::with_capacity(count);
+        for unapplied in self.unapplied.drain(..count) {
+            offsets.insert(unapplied.instance, unapplied.position.next());
+            payments.push(unapplied.payment);
+        }
+        if self.unapplied.is_empty() {
+            for (instance, state) in &self.instances {
+                offsets.insert(*instance, state.reader.position().max(state.apply_from));
+            }
+        }
+        self.database.apply(&mut payments, offsets)?;
+        Ok(!self.unapplied.is_empty())
+    }
+
+    /// What was settled in a span of time, by every record that was written before the call.
+    ///
+    /// # Errors
+    /// A journal cannot be read, or the database fails.
+    pub fn sum(&mut self, range: RangeMs) -> Result<[Totals; 2], BooksError> {
+        self.read_all()?;
+        self.apply()?;
+        Ok(self.database.sum(range)?)
+    }
+
+    /// Takes in that an instance has connected, and gives what it must know of purges.
+    ///
+    /// # Errors
+    /// Its journal cannot be read.
+    pub fn greet(&mut self, instance: u16) -> Result<PurgeNotice, BooksError> {
+        self.add_instance(instance)?;
+        self.decisions.greet(instance);
+        Ok(self.decisions.purge_notice(instance))
+    }
+
+    /// The last purge as an instance hears of it.
+    #[must_use]
+    pub fn purge_notice(&self, instance: u16) -> PurgeNotice {
+        self.decisions.purge_notice(instance)
+    }
+
+    /// Decides upon what an instance accepted before a place in its journal. The inner error is one
+    /// after which the claim can be made again.
+    ///
+    /// # Errors
+    /// The instance's journal or the index cannot be read.
+    pub fn claim(
+        &mut self,
+        instance: u16,
+        through: Position,
+    ) -> Result<Result<Decided, ClaimsError>, BooksError> {
+        self.read_instance(instance)?;
+        let decided = match self.decisions.claim(&mut self.index, instance, through) {
+            Ok(decided) => Ok(decided),
+            Err(DecisionError::Claims(error)) => Err(error),
+            Err(DecisionError::Look(error)) => return Err(error.into()),
+        };
+        self.close_segments()?;
+        Ok(decided)
+    }
+
+    /// The record that tells most of a payment, by every record that was written before the call.
+    ///
+    /// # Errors
+    /// A journal or the index cannot be read.
+    pub fn look(&mut self, id: CorrelationId) -> Result<Option<PaymentRecord>, BooksError> {
+        self.read_all()?;
+        let found = self.index.find(id)?;
+        // At most one journal has more than `Accepted` and `Duplicate` about an id, and there the
+        // last record counts.
+        let telling = found
+            .iter()
+            .filter(|found| found.kind != Kind::Duplicate)
+            .max_by_key(|found| (found.kind != Kind::Accepted, found.position));
+        match telling {
+            Some(found) => self.read_record(found),
+            None => Ok(self.decisions.survivor(id).copied()),
+        }
+    }
+
+    fn read_record(&self, found: &Found) -> Result<Option<PaymentRecord>, BooksError> {
+        let Some(state) = self.instances.get(&found.instance) else { return Ok(None) };
+        let mut reader = JournalReader::new(state.disk.clone(), found.instance, found.position);
+        let mut payment = None;
+        reader.read(1, |_, record| {
+            if let Record::Payment(record) = record {
+                payment = Some(*record);
+            }
+        })?;
+        Ok(payment)
+    }
+
+    /// Instances whose process runs although it is not among these.
+    ///
+    /// # Errors
+    /// A lock cannot be tried.
+    pub fn running_besides(&self, connected: &[u16]) -> Result<Vec<u16>, BooksError> {
+        let mut running = Vec::new();
+        for (instance, state) in &self.instances {
+            if connected.contains(instance) {
+                continue;
+            }
+            match state.disk.lock() {
+                Ok(free) => drop(free),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => running.push(*instance),
+                Err(source) => {
+                    let path = self.volume.journal(*instance);
+                    return Err(BooksError::Io { action: "lock", path, source });
+                }
+            }
+        }
+        Ok(running)
+    }
+
+    /// Makes everything that was written so far void, except payments that a processor may have.
+    /// No instance may send a payment between this call and hearing of it. The inner error is one
+    /// after which nothing was purged.
+    ///
+    /// # Errors
+    /// The purge is written down, and what follows from it could not be done. A new start does it.
+    pub fn purge(&mut self) -> Result<Result<(), ClaimsError>, BooksError> {
+        self.read_all()?;
+        let cuts: BTreeMap<u16, Position> = self
+            .instances
+            .iter()
+            .map(|(instance, state)| (*instance, state.reader.position()))
+            .collect();
+        let mut survivors = HashMap::new();
+        for (instance, state) in &self.instances {
+            survivors.extend(in_flight(&state.disk, *instance, cuts[instance])?);
+        }
+        if let Err(error) = self.decisions.purge_all(&cuts, survivors) {
+            return Ok(Err(error));
+        }
+        self.index = Index::default();
+        self.unapplied.clear();
+        for (instance, state) in &mut self.instances {
+            state.apply_from = cuts[instance];
+            state.sealed.clear();
+        }
+        let path = database_path(&self.volume, self.decisions.purge());
+        self.database = Database::open(&path, self.cache_bytes)?;
+        remove_other_databases(&self.volume, &path)?;
+        Ok(Ok(()))
+    }
+
+    /// Finds the payments that the last purge left open.
+    fn find_survivors(&mut self) -> Result<(), BooksError> {
+        let mut survivors = HashMap::new();
+        if self.decisions.purge() > 0 {
+            let instances =
+                self.volume.instances().map_err(failed("read", &self.volume.journals()))?;
+            for instance in instances {
+                let disk = folder(&self.volume.journal(instance))?;
+                survivors.extend(in_flight(&disk, instance, self.decisions.cut(instance))?);
+            }
+        }
+        self.decisions.set_survivors(survivors);
+        Ok(())
+    }
+
+    fn database_is_ahead(&self) -> bool {
+        self.instances.values().any(|state| state.apply_from > state.reader.position())
+    }
+
+    /// Puts an empty database in place of the one at the path.
+    fn replace_database(&mut self, path: &Path) -> Result<(), BooksError> {
+        self.unapplied.clear();
+        self.database = Database::begin_anew(path, self.cache_bytes)?;
+        Ok(())
+    }
+
+    /// Hands segments that are read and decided upon to the indexer, and takes those that it has
+    /// written.
+    ///
+    /// # Errors
+    /// A segment's head cannot be read.
+    pub fn close_segments(&mut self) -> Result<(), BooksError> {
+        while let Some(finished) = self.indexer.try_finish() {
+            match finished {
+                Ok((instance, segment)) => self.index.finish(instance, segment),
+                Err(error) => {
+                    tracing::error!(
+                        "{error}. The segment's index stays in memory until a new start"
+                    );
+                }
+            }
+        }
+        let mut jobs = Vec::new();
+        for (instance, state) in &mut self.instances {
+            while let Some(number) = state.sealed.front().copied()
+                && self.decisions.is_decided(*instance, number)
+            {
+                state.sealed.pop_front();
+                if let Some(segment) = self.index.close(*instance, number) {
+                    jobs.push((*instance, number, segment, state.disk.clone()));
+                }
+            }
+        }
+        for (instance, number, segment, journal) in jobs {
+            let cut = self.decisions.cut(instance);
+            if let Some(key) = self.segment_key(instance, &journal, number, cut)? {
+                self.indexer.submit(IndexJob { key, segment, journal });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Payments of a journal that were on their way to a processor, or may have been there, at a place.
+fn in_flight(
+    disk: &FolderDisk,
+    instance: u16,
+    at: Position,
+) -> Result<HashMap<CorrelationId, PaymentRecord>, BooksError> {
+    let Some(segment) = recovery_start(disk)? else { return Ok(HashMap::new()) };
+    let mut open = OpenPayments::new();
+    let mut reader = JournalReader::new(disk.clone(), instance, Position { segment, index: 0 });
+    while reader.position() < at {
+        let count = reader.read(READ_RECORDS_MAX, |position, record| {
+            if let Record::Payment(record) = record
+                && position < at
+            {
+                open.apply(position, record);
+            }
+        })?;
+        if count == 0 {
+            break;
+        }
+    }
+    let in_flight = open.into_ordered().into_iter().filter_map(|payment| {
+        let call = payment.in_doubt?;
+        let record = PaymentRecord {
+            id: payment.id,
+            amount: payment.amount,
+            written_at: payment.accepted_at,
+            event: Event::Dispatched { processor: call.processor, requested_at: call.requested_at },
+        };
+        Some((payment.id, record))
+    });
+    Ok(in_flight.collect())
+}
+
+fn database_path(volume: &Volume, purge: u64) -> PathBuf {
+    volume.store().join(format!("{DATABASE_PREFIX}{purge}"))
+}
+
+/// Removes the databases from before the last purge, and what was set aside of them.
+fn remove_other_databases(volume: &Volume, path: &Path) -> Result<(), BooksError> {
+    let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = volume.store().read_dir().map_err(failed("read", &volume.store()))?;
+    for entry in entries {
+        let entry = entry.map_err(failed("read", &volume.store()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_own = name
+            .strip_prefix(&own)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
+        if name.starts_with(DATABASE_PREFIX) && !is_own {
+            remove_if_there(&entry.path()).map_err(failed("remove", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The key of the index's fingerprints, made at random once.
+fn hash_key(disk: &FolderDisk) -> Result<[u8; 16], BooksError> {
+    let path = disk.path().join(HASH_KEY_FILE);
+    if let Ok(bytes) = std::fs::read(&path)
+        && let Ok(key) = bytes.try_into()
+    {
+        return Ok(key);
+    }
+    let mut key = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut key))
+        .map_err(failed("read", Path::new("/dev/urandom")))?;
+    std::fs::write(&path, key).map_err(failed("write", &path))?;
+    Ok(key)
+}
+
+fn folder(path: &Path) -> Result<FolderDisk, BooksError> {
+    FolderDisk::create(path).map_err(failed("create", path))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BooksError {
+    let path = path.to_owned();
+    move |source| BooksError::Io { action, path, source }
+}

@@ -1,0 +1,433 @@
+//! The claim log: in which order the accepted payments of all journals were decided upon.
+//!
+//! Two API instances may accept the same correlation id. The store decides which record has the right
+//! to it: the first one in the order of claims. A claim says "the accepted payments of this instance
+//! up to this place are decided", and it is written here before the instance hears of it. So a store
+//! that is started again decides as the one before it did, and no two records are ever given the
+//! same id.
+//!
+//! The log matters from a decision until the journal says what came of it. A new one, with all that
+//! still matters, replaces it at every start, at every purge, and when it has grown.
+//!
+//! Layout, little endian: a head of 32 bytes (magic 8, version 2, zero 6, number of the last purge 8,
+//! zero 4, CRC-32C of the 28 bytes before it), then entries of 32 bytes (CRC-32C of the head's
+//! checksum, the entry's index and its other bytes 4, kind 1, zero 1, instance 2, position 8,
+//! correlation id of a loser 16).
+
+use std::collections::BTreeMap;
+use std::io;
+
+use ledger::CorrelationId;
+use ledger::disk::{Disk, DiskFile};
+use ledger::journal::Position;
+
+const NAME: &str = "claims.log";
+const NEW_NAME: &str = "claims.log.new";
+const MAGIC: [u8; 8] = *b"PAYCLMS\n";
+const VERSION: u16 = 1;
+const HEAD_BYTES: usize = 32;
+const ENTRY_BYTES: usize = 32;
+const NO_ID: CorrelationId = CorrelationId::from_bytes([0; 16]);
+
+/// Claims after which the log is replaced.
+const CLAIMS_MAX: u32 = 65_536;
+
+const KIND_CUT: u8 = 1;
+const KIND_DECIDED_BEFORE: u8 = 2;
+const KIND_LOSER: u8 = 3;
+const KIND_CLAIM: u8 = 4;
+
+/// What goes wrong with the claim log.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimsError {
+    /// The operating system refuses.
+    #[error("cannot {action} {file}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file, with its folder.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The bytes are not what was written there.
+    #[error(
+        "{file} is damaged at byte {offset}. Stop all processes; if no payment was posted twice \
+         through two instances, the file can be deleted"
+    )]
+    Damaged {
+        /// The file, with its folder.
+        file: String,
+        /// Where.
+        offset: u64,
+    },
+}
+
+/// What was decided before the log's first claim, in no order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Checkpoint {
+    /// The number of the last purge; 0 before the first.
+    pub purge: u64,
+    /// By instance, the end of what the last purge made void.
+    pub cuts: BTreeMap<u16, Position>,
+    /// By instance, the end of what is decided.
+    pub decided: BTreeMap<u16, Position>,
+    /// By instance and place, the ids of accepted payments that are decided against, and whose
+    /// journal does not say so yet.
+    pub losers: BTreeMap<(u16, Position), CorrelationId>,
+}
+
+/// That the accepted payments of an instance before a place are decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// The instance.
+    pub instance: u16,
+    /// The end of what is decided.
+    pub through: Position,
+}
+
+/// The claim log, and the lock that makes this process the only store.
+pub struct ClaimLog<D: Disk> {
+    disk: D,
+    _lock: D::Lock,
+    file: Option<D::File>,
+    head_checksum: u32,
+    entries_count: u32,
+    claims_count: u32,
+    cut_before_write: bool,
+}
+
+impl<D: Disk> ClaimLog<D> {
+    /// Takes the store's lock and reads the log: the checkpoint, and the claims after it in order.
+    /// A torn tail is left out: nobody heard of that claim.
+    ///
+    /// # Errors
+    /// Another store runs, or the log cannot be read, or is damaged.
+    pub fn open(disk: D) -> Result<(Self, Checkpoint, Vec<Claim>), ClaimsError> {
+        let lock = disk.lock().map_err(failed(&disk, "lock", ""))?;
+        let mut log = Self {
+            disk,
+            _lock: lock,
+            file: None,
+            head_checksum: 0,
+            entries_count: 0,
+            claims_count: 0,
+            cut_before_write: false,
+        };
+        let (checkpoint, claims) = log.read()?;
+        Ok((log, checkpoint, claims))
+    }
+
+    fn read(&mut self) -> Result<(Checkpoint, Vec<Claim>), ClaimsError> {
+        let mut checkpoint = Checkpoint::default();
+        let mut claims = Vec::new();
+        let file = match self.disk.open_read_only(NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((checkpoint, claims));
+            }
+            file => file.map_err(failed(&self.disk, "open", NAME))?,
+        };
+        let size = file.size().map_err(failed(&self.disk, "read", NAME))?;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        let count = file.read_at(0, &mut bytes).map_err(failed(&self.disk, "read", NAME))?;
+        let damaged = |offset: usize| ClaimsError::Damaged {
+            file: self.disk.describe(NAME),
+            offset: offset as u64,
+        };
+        let (head, body) = bytes[..count].split_first_chunk().ok_or_else(|| damaged(0))?;
+        let (purge, head_checksum) = decode_head(head).ok_or_else(|| damaged(0))?;
+        checkpoint.purge = purge;
+        let (entries, _) = body.as_chunks::<ENTRY_BYTES>();
+        for (index, entry) in entries.iter().enumerate() {
+            let offset = HEAD_BYTES + index * ENTRY_BYTES;
+            let Some((kind, instance, position, id)) = decode_entry(entry, head_checksum, index)
+            else {
+                // Zeros up to the end are a write that the power cut short.
+                if bytes[offset..count].iter().all(|byte| *byte == 0) {
+                    break;
+                }
+                return Err(damaged(offset));
+            };
+            match kind {
+                KIND_CUT => drop(checkpoint.cuts.insert(instance, position)),
+                KIND_DECIDED_BEFORE => drop(checkpoint.decided.insert(instance, position)),
+                KIND_LOSER => drop(checkpoint.losers.insert((instance, position), id)),
+                KIND_CLAIM => claims.push(Claim { instance, through: position }),
+                _ => return Err(damaged(offset)),
+            }
+        }
+        Ok((checkpoint, claims))
+    }
+
+    /// Replaces the log by one that begins with this checkpoint, in one step that survives a power
+    /// cut.
+    ///
+    /// # Errors
+    /// The disk refuses. The log before it is still there.
+    pub fn replace(&mut self, checkpoint: &Checkpoint) -> Result<(), ClaimsError> {
+        let head = encode_head(checkpoint.purge);
+        let head_checksum = crc32c::crc32c(&head);
+        let mut bytes = head.to_vec();
+        let mut entries_count = 0;
+        let mut put = |kind, instance, position, id| {
+            let entry = encode_entry(kind, instance, position, id, head_checksum, entries_count);
+            bytes.extend(entry);
+            entries_count += 1;
+        };
+        for (instance, cut) in &checkpoint.cuts {
+            put(KIND_CUT, *instance, *cut, NO_ID);
+        }
+        for (instance, decided) in &checkpoint.decided {
+            put(KIND_DECIDED_BEFORE, *instance, *decided, NO_ID);
+        }
+        for ((instance, loser), id) in &checkpoint.losers {
+            put(KIND_LOSER, *instance, *loser, *id);
+        }
+        // One that an earlier attempt left behind is in the way, and worth nothing.
+        if let Err(error) = self.disk.remove(NEW_NAME)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failed(&self.disk, "remove", NEW_NAME)(error));
+        }
+        let file = self.disk.create(NEW_NAME).map_err(failed(&self.disk, "create", NEW_NAME))?;
+        write_whole(&file, 0, &bytes).map_err(failed(&self.disk, "write", NEW_NAME))?;
+        file.sync().map_err(failed(&self.disk, "sync", NEW_NAME))?;
+        self.disk.rename(NEW_NAME, NAME).map_err(failed(&self.disk, "replace", NAME))?;
+        self.disk.sync().map_err(failed(&self.disk, "sync", ""))?;
+        self.file = Some(file);
+        self.head_checksum = head_checksum;
+        self.entries_count = entries_count;
+        self.claims_count = 0;
+        self.cut_before_write = false;
+        Ok(())
+    }
+
+    /// Whether the log has grown so much that it should be replaced.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.claims_count >= CLAIMS_MAX
+    }
+
+    /// Writes a claim down. Only after this may anyone hear of it.
+    ///
+    /// # Errors
+    /// The disk refuses; nothing is decided.
+    pub fn append(&mut self, claim: Claim) -> Result<(), ClaimsError> {
+        let file = self.file.as_ref().expect("the log is replaced before it is appended to");
+        let offset = HEAD_BYTES as u64 + u64::from(self.entries_count) * ENTRY_BYTES as u64;
+        if self.cut_before_write {
+            file.truncate(offset).map_err(failed(&self.disk, "cut a failed write from", NAME))?;
+            self.cut_before_write = false;
+        }
+        let entry = encode_entry(
+            KIND_CLAIM,
+            claim.instance,
+            claim.through,
+            NO_ID,
+            self.head_checksum,
+            self.entries_count,
+        );
+        if let Err(error) = write_whole(file, offset, &entry) {
+            self.cut_before_write = true;
+            return Err(failed(&self.disk, "write", NAME)(error));
+        }
+        self.entries_count += 1;
+        self.claims_count += 1;
+        Ok(())
+    }
+}
+
+fn failed<D: Disk>(
+    disk: &D,
+    action: &'static str,
+    name: &str,
+) -> impl FnOnce(io::Error) -> ClaimsError {
+    let file = disk.describe(name);
+    move |source| ClaimsError::Io { action, file, source }
+}
+
+fn write_whole<F: DiskFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(offset + written as u64, &bytes[written..])? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => written += count,
+        }
+    }
+    Ok(())
+}
+
+fn encode_head(purge: u64) -> [u8; HEAD_BYTES] {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&purge.to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes[..28]);
+    bytes[28..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// The number of the last purge, and what ties entries to this log.
+fn decode_head(bytes: &[u8; HEAD_BYTES]) -> Option<(u64, u32)> {
+    let (words, _) = bytes.as_chunks::<8>();
+    let purge = u64::from_le_bytes(words[2]);
+    (encode_head(purge) == *bytes).then(|| (purge, crc32c::crc32c(bytes)))
+}
+
+fn encode_entry(
+    kind: u8,
+    instance: u16,
+    position: Position,
+    id: CorrelationId,
+    head_checksum: u32,
+    index: u32,
+) -> [u8; ENTRY_BYTES] {
+    let mut bytes = [0; ENTRY_BYTES];
+    bytes[4] = kind;
+    bytes[6..8].copy_from_slice(&instance.to_le_bytes());
+    bytes[8..16].copy_from_slice(&position.to_u64().to_le_bytes());
+    bytes[16..].copy_from_slice(&id.to_bytes());
+    let mut place = [0; 8];
+    place[..4].copy_from_slice(&head_checksum.to_le_bytes());
+    place[4..].copy_from_slice(&index.to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&place), &bytes[4..]);
+    bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+fn decode_entry(
+    bytes: &[u8; ENTRY_BYTES],
+    head_checksum: u32,
+    index: usize,
+) -> Option<(u8, u16, Position, CorrelationId)> {
+    let (words, _) = bytes.as_chunks::<8>();
+    let (kind, instance) = (bytes[4], u16::from_le_bytes([bytes[6], bytes[7]]));
+    let position = Position::from_u64(u64::from_le_bytes(words[1]));
+    let id = CorrelationId::from_bytes(*bytes.last_chunk()?);
+    let index = u32::try_from(index).ok()?;
+    let same = encode_entry(kind, instance, position, id, head_checksum, index) == *bytes;
+    same.then_some((kind, instance, position, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::disk::memory::MemoryDisk;
+
+    use super::*;
+
+    fn place(segment: u32, index: u32) -> Position {
+        Position { segment, index }
+    }
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            purge: 3,
+            cuts: BTreeMap::from([(1, place(4, 0)), (2, place(5, 7))]),
+            decided: BTreeMap::from([(1, place(4, 9))]),
+            losers: BTreeMap::from([
+                ((1, place(4, 2)), CorrelationId::from_bytes([7; 16])),
+                ((1, place(4, 3)), CorrelationId::from_bytes([8; 16])),
+            ]),
+        }
+    }
+
+    fn claims() -> Vec<Claim> {
+        (10..15).map(|index| Claim { instance: 1, through: place(4, index) }).collect()
+    }
+
+    /// A log with a checkpoint and claims, whose store is gone.
+    fn written() -> MemoryDisk {
+        let disk = MemoryDisk::new();
+        let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+        log.replace(&checkpoint()).unwrap();
+        for claim in claims() {
+            log.append(claim).unwrap();
+        }
+        disk
+    }
+
+    fn read(disk: &MemoryDisk) -> Result<(Checkpoint, Vec<Claim>), ClaimsError> {
+        ClaimLog::open(disk.clone()).map(|(_, checkpoint, claims)| (checkpoint, claims))
+    }
+
+    #[test]
+    fn a_new_log_is_empty() {
+        assert_eq!(read(&MemoryDisk::new()).unwrap(), (Checkpoint::default(), vec![]));
+    }
+
+    #[test]
+    fn what_was_written_is_read_in_order() {
+        assert_eq!(read(&written()).unwrap(), (checkpoint(), claims()));
+    }
+
+    #[test]
+    fn a_claim_that_was_not_written_whole_is_left_out() {
+        let disk = written();
+        let whole = disk.bytes(NAME).unwrap();
+        let body = whole.len() - claims().len() * ENTRY_BYTES;
+        for cut in body..=whole.len() {
+            disk.put(NAME, whole[..cut].to_vec());
+            let kept = (cut - body) / ENTRY_BYTES;
+            assert_eq!(read(&disk).unwrap(), (checkpoint(), claims()[..kept].to_vec()));
+        }
+        let mut zeros = whole.clone();
+        zeros[whole.len() - 2 * ENTRY_BYTES..].fill(0);
+        disk.put(NAME, zeros);
+        assert_eq!(read(&disk).unwrap().1, claims()[..3]);
+    }
+
+    #[test]
+    fn a_changed_byte_anywhere_stops_with_its_offset() {
+        let disk = written();
+        let whole = disk.bytes(NAME).unwrap();
+        for byte in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[byte] ^= 1;
+            disk.put(NAME, bytes);
+            let start = byte
+                .checked_sub(HEAD_BYTES)
+                .map_or(0, |body| HEAD_BYTES + body / ENTRY_BYTES * ENTRY_BYTES);
+            match read(&disk) {
+                Err(ClaimsError::Damaged { offset, .. }) => assert_eq!(offset, start as u64),
+                other => panic!("byte {byte}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_decides_nothing_and_heals() {
+        for room in 0..ENTRY_BYTES {
+            let disk = MemoryDisk::new();
+            let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+            log.replace(&checkpoint()).unwrap();
+            disk.set_room_bytes(Some(room));
+            log.append(claims()[0]).unwrap_err();
+            disk.set_room_bytes(None);
+            log.append(claims()[1]).unwrap();
+            drop(log);
+            assert_eq!(read(&disk).unwrap().1, [claims()[1]]);
+        }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_replaced_stays() {
+        let disk = written();
+        let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+        disk.set_room_bytes(Some(20));
+        log.replace(&Checkpoint::default()).unwrap_err();
+        drop(log);
+        assert_eq!(read(&disk).unwrap(), (checkpoint(), claims()));
+        disk.set_room_bytes(None);
+        let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+        log.replace(&Checkpoint::default()).unwrap();
+        drop(log);
+        assert_eq!(read(&disk).unwrap(), (Checkpoint::default(), vec![]));
+    }
+
+    #[test]
+    fn a_second_store_is_refused() {
+        let disk = MemoryDisk::new();
+        let _first = ClaimLog::open(disk.clone()).unwrap();
+        assert!(ClaimLog::open(disk).is_err());
+    }
+}

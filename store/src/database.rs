@@ -1,0 +1,471 @@
+//! The sled database: a view of the settled payments, packed by time, with the pyramid of totals.
+//!
+//! One tree holds everything, so that one atomic batch carries payments, totals, and the places in
+//! the journals up to which they are applied. Keys, with numbers big endian so that they sort:
+//!
+//! | key | value |
+//! |---|---|
+//! | `o`, instance (2) | the place in that instance's journal up to which the view is applied (8) |
+//! | `p`, processor (1), level (1), bucket (8) | count (8), cents (8); on level 0 then a correlation id (16) and cents (8) per payment |
+//!
+//! The view is disposable. If sled cannot open it, panics over it, or gives totals that disagree with
+//! each other, it is set aside and an empty one takes its place, to be filled from the journals.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use ledger::journal::Position;
+use ledger::money::TotalOverflow;
+use ledger::protocol::Totals;
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+use sled::{Batch, Db};
+
+use crate::pyramid::{self, LEVELS_COUNT};
+
+const OFFSET_PREFIX: u8 = b'o';
+const PAYMENT_PREFIX: u8 = b'p';
+const TOTALS_BYTES: usize = 16;
+
+/// How often sled writes what changed to the disk. Nothing depends on it but the time that the next
+/// start takes.
+const FLUSH_EVERY_MS: u64 = 1000;
+
+/// The end of the name of a view that was set aside.
+const SET_ASIDE_SUFFIX: &str = ".set-aside";
+
+/// A payment that a processor recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settled {
+    /// Which payment.
+    pub id: CorrelationId,
+    /// Its amount.
+    pub amount: Cents,
+    /// The processor that has it.
+    pub processor: Processor,
+    /// The `requestedAt` that the processor recorded.
+    pub requested_at: TimestampMs,
+}
+
+/// What goes wrong with the view.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// sled refuses.
+    #[error("the database {path} fails: {source}")]
+    Sled {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: sled::Error,
+    },
+    /// A damaged view cannot be moved out of the way.
+    #[error(
+        "the damaged database {path} cannot be set aside: {source}. Delete that folder by hand"
+    )]
+    SetAside {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A value is not what this program writes.
+    #[error("the database {path} holds a value that is not its own. Delete that folder")]
+    Value {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// More money than a total can hold.
+    #[error(transparent)]
+    Overflow(#[from] TotalOverflow),
+}
+
+/// The view.
+pub struct Database {
+    db: Db,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens the view at this path, or sets a damaged one aside and begins an empty one.
+    ///
+    /// # Errors
+    /// Not even an empty one can be opened.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+        match Self::try_open(path, cache_bytes) {
+            Ok(database) => Ok(database),
+            Err(why) => {
+                tracing::warn!(
+                    "the database {} is damaged ({why}); it is set aside with the ending \
+                     {SET_ASIDE_SUFFIX}, and rebuilt from the journals",
+                    path.display()
+                );
+                Self::begin_anew(path, cache_bytes)
+            }
+        }
+    }
+
+    /// Sets the view at this path aside, whoever has it open, and begins an empty one.
+    ///
+    /// # Errors
+    /// It cannot be moved, or the empty one cannot be opened.
+    pub fn begin_anew(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+        set_aside(path)?;
+        Self::open_sled(path, cache_bytes)
+            .map_err(|source| DatabaseError::Sled { path: path.to_owned(), source })
+    }
+
+    /// Opens what is there, if it is sound. sled answers some damage with a panic.
+    fn try_open(path: &Path, cache_bytes: u64) -> Result<Self, String> {
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            let database = Self::open_sled(path, cache_bytes).map_err(|error| error.to_string())?;
+            database.check().map_err(|error| error.to_string())?;
+            Ok(database)
+        }));
+        attempt.unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
+    }
+
+    fn open_sled(path: &Path, cache_bytes: u64) -> sled::Result<Self> {
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .open()?;
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// Checks that each level of the pyramid has the same totals.
+    fn check(&self) -> Result<(), DatabaseError> {
+        for processor in Processor::ALL {
+            let top = self.sum_level(processor, LEVELS_COUNT - 1)?;
+            for level in (1..LEVELS_COUNT - 1).rev() {
+                // The lower levels have as many buckets as there are payments; the upper ones tell
+                // enough, as all levels change in one batch.
+                if LEVELS_COUNT - level > 5 {
+                    break;
+                }
+                if self.sum_level(processor, level)? != top {
+                    return Err(self.bad_value());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sum_level(&self, processor: Processor, level: u8) -> Result<Totals, DatabaseError> {
+        let mut totals = Totals::default();
+        let range = bucket_key(processor, level, 0)..=bucket_key(processor, level, u64::MAX);
+        for entry in self.db.range(range) {
+            let (_, value) = entry.map_err(|error| self.sled(error))?;
+            totals = add(totals, self.totals(&value)?)?;
+        }
+        Ok(totals)
+    }
+
+    /// The place in an instance's journal up to which the view is applied.
+    ///
+    /// # Errors
+    /// sled refuses, or holds something else.
+    pub fn offset(&self, instance: u16) -> Result<Option<Position>, DatabaseError> {
+        let value = self.db.get(offset_key(instance)).map_err(|error| self.sled(error))?;
+        let Some(value) = value else { return Ok(None) };
+        let bytes = value.as_ref().try_into().map_err(|_| self.bad_value())?;
+        Ok(Some(Position::from_u64(u64::from_be_bytes(bytes))))
+    }
+
+    /// Adds payments and moves the places up to which the view is applied, in one atomic step.
+    ///
+    /// # Errors
+    /// sled refuses, or a total does not fit. The view is unchanged.
+    pub fn apply(
+        &self,
+        payments: &mut [Settled],
+        offsets: impl IntoIterator<Item = (u16, Position)>,
+    ) -> Result<(), DatabaseError> {
+        let mut batch = Batch::default();
+        payments.sort_by_key(|payment| (payment.processor, payment.requested_at));
+        let mut above: BTreeMap<(Processor, u8, u64), Totals> = BTreeMap::new();
+        let same_bucket = |a: &Settled, b: &Settled| {
+            (a.processor, a.requested_at) == (b.processor, b.requested_at)
+        };
+        for payments in payments.chunk_by(same_bucket) {
+            let (processor, tick) =
+                (payments[0].processor, pyramid::tick(payments[0].requested_at));
+            let added = self.extend_bottom_bucket(&mut batch, processor, tick, payments)?;
+            for level in 1..LEVELS_COUNT {
+                let totals =
+                    above.entry((processor, level, pyramid::bucket(tick, level))).or_default();
+                *totals = add(*totals, added)?;
+            }
+        }
+        for ((processor, level, bucket), added) in above {
+            let key = bucket_key(processor, level, bucket);
+            let totals = match self.db.get(key).map_err(|error| self.sled(error))? {
+                Some(value) => add(self.totals(&value)?, added)?,
+                None => added,
+            };
+            batch.insert(&key, &encode_totals(totals));
+        }
+        for (instance, position) in offsets {
+            batch.insert(&offset_key(instance), &position.to_u64().to_be_bytes());
+        }
+        self.db.apply_batch(batch).map_err(|error| self.sled(error))
+    }
+
+    /// Packs payments of one processor and one millisecond behind those that are there already, and
+    /// gives the totals of the new ones.
+    fn extend_bottom_bucket(
+        &self,
+        batch: &mut Batch,
+        processor: Processor,
+        tick: u64,
+        payments: &[Settled],
+    ) -> Result<Totals, DatabaseError> {
+        let mut added = Totals::default();
+        for payment in payments {
+            added = add(added, Totals { count: 1, cents: payment.amount })?;
+        }
+        let key = bucket_key(processor, 0, tick);
+        let before = self.db.get(key).map_err(|error| self.sled(error))?;
+        let (totals, packed) = match &before {
+            Some(value) => (add(self.totals(value)?, added)?, &value[TOTALS_BYTES..]),
+            None => (added, &[][..]),
+        };
+        let mut value = encode_totals(totals).to_vec();
+        value.extend_from_slice(packed);
+        for payment in payments {
+            value.extend_from_slice(&payment.id.to_bytes());
+            value.extend_from_slice(&payment.amount.get().to_be_bytes());
+        }
+        batch.insert(&key, value);
+        Ok(added)
+    }
+
+    /// What was settled through each processor in this span, by [`Processor::index`].
+    ///
+    /// # Errors
+    /// sled refuses, or holds something else.
+    pub fn sum(&self, range: RangeMs) -> Result<[Totals; 2], DatabaseError> {
+        let runs = pyramid::cover(range);
+        let mut sums = [Totals::default(); 2];
+        for processor in Processor::ALL {
+            let sum = &mut sums[processor.index()];
+            for run in &runs {
+                let from = bucket_key(processor, run.level, run.buckets.start);
+                let to = bucket_key(processor, run.level, run.buckets.end);
+                for entry in self.db.range(from..to) {
+                    let (_, value) = entry.map_err(|error| self.sled(error))?;
+                    *sum = add(*sum, self.totals(&value)?)?;
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    /// The totals at the beginning of a bucket's value.
+    fn totals(&self, value: &[u8]) -> Result<Totals, DatabaseError> {
+        let (head, _) = value.as_chunks::<8>();
+        match head {
+            [count, cents, ..] => Ok(Totals {
+                count: u64::from_be_bytes(*count),
+                cents: Cents::new(i64::from_be_bytes(*cents)),
+            }),
+            _ => Err(self.bad_value()),
+        }
+    }
+
+    fn sled(&self, source: sled::Error) -> DatabaseError {
+        DatabaseError::Sled { path: self.path.clone(), source }
+    }
+
+    fn bad_value(&self) -> DatabaseError {
+        DatabaseError::Value { path: self.path.clone() }
+    }
+}
+
+fn add(a: Totals, b: Totals) -> Result<Totals, DatabaseError> {
+    Ok(Totals { count: a.count + b.count, cents: a.cents.checked_add(b.cents)? })
+}
+
+fn encode_totals(totals: Totals) -> [u8; TOTALS_BYTES] {
+    let mut bytes = [0; TOTALS_BYTES];
+    bytes[..8].copy_from_slice(&totals.count.to_be_bytes());
+    bytes[8..].copy_from_slice(&totals.cents.get().to_be_bytes());
+    bytes
+}
+
+fn bucket_key(processor: Processor, level: u8, bucket: u64) -> [u8; 11] {
+    let mut key = [0; 11];
+    key[..3].copy_from_slice(&[PAYMENT_PREFIX, processor.code(), level]);
+    key[3..].copy_from_slice(&bucket.to_be_bytes());
+    key
+}
+
+fn offset_key(instance: u16) -> [u8; 3] {
+    let [high, low] = instance.to_be_bytes();
+    [OFFSET_PREFIX, high, low]
+}
+
+/// Moves a damaged view out of the way, in place of one that was set aside before.
+fn set_aside(path: &Path) -> Result<(), DatabaseError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(SET_ASIDE_SUFFIX);
+    let aside = PathBuf::from(name);
+    remove_if_there(&aside)
+        .and_then(|()| std::fs::rename(path, &aside))
+        .map_err(|source| DatabaseError::SetAside { path: path.to_owned(), source })
+}
+
+/// Removes a file or a folder with all that is in it.
+pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it cannot be read").lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CACHE_BYTES: u64 = 1 << 20;
+
+    fn settled(number: u8, ms: i64, cents: i64) -> Settled {
+        Settled {
+            id: CorrelationId::from_bytes([number; 16]),
+            amount: Cents::new(cents),
+            processor: Processor::ALL[usize::from(number % 2)],
+            requested_at: TimestampMs::clamped(ms),
+        }
+    }
+
+    fn span(from: i64, to: i64) -> RangeMs {
+        RangeMs { from: TimestampMs::clamped(from), to: TimestampMs::clamped(to) }
+    }
+
+    fn naive(payments: &[Settled], range: RangeMs) -> [Totals; 2] {
+        let mut sums = [Totals::default(); 2];
+        for payment in payments.iter().filter(|payment| range.contains(payment.requested_at)) {
+            let sum = &mut sums[payment.processor.index()];
+            *sum = add(*sum, Totals { count: 1, cents: payment.amount }).unwrap();
+        }
+        sums
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn any_span_of_any_batches_is_the_naive_sum(
+            payments in proptest::collection::vec((any::<u8>(), 0..5_000_i64, 1..10_000_i64), 0..200),
+            batch in 1..50_usize,
+            spans in proptest::collection::vec((-10..5_010_i64, -5..5_000_i64), 20),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let database = Database::open(&folder.path().join("sled"), CACHE_BYTES).unwrap();
+            let mut payments: Vec<_> =
+                payments.into_iter().map(|(n, ms, cents)| settled(n, ms, cents)).collect();
+            for chunk in payments.chunks_mut(batch) {
+                database.apply(chunk, []).unwrap();
+            }
+            for (from, length) in spans {
+                let span = span(from, from + length);
+                prop_assert_eq!(database.sum(span).unwrap(), naive(&payments, span));
+            }
+            prop_assert_eq!(database.sum(RangeMs::ALL).unwrap(), naive(&payments, RangeMs::ALL));
+        }
+    }
+
+    #[test]
+    fn payments_and_offsets_are_there_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sled");
+        let place = Position { segment: 2, index: 7 };
+        {
+            let database = Database::open(&path, CACHE_BYTES).unwrap();
+            database.apply(&mut [settled(0, 5, 1990)], [(1, place)]).unwrap();
+            database.db.flush().unwrap();
+        }
+        let database = Database::open(&path, CACHE_BYTES).unwrap();
+        assert_eq!(database.offset(1).unwrap(), Some(place));
+        assert_eq!(database.offset(2).unwrap(), None);
+        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].cents, Cents::new(1990));
+    }
+
+    #[test]
+    fn a_total_that_does_not_fit_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("sled"), CACHE_BYTES).unwrap();
+        database.apply(&mut [settled(0, 5, i64::MAX)], []).unwrap();
+        let place = Position { segment: 1, index: 1 };
+        let refused = database.apply(&mut [settled(0, 900, 1)], [(1, place)]);
+        assert!(matches!(refused, Err(DatabaseError::Overflow(_))));
+        assert_eq!(database.offset(1).unwrap(), None);
+        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].count, 1);
+    }
+
+    #[test]
+    fn a_damaged_view_is_set_aside_and_begun_anew() {
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 4] = [
+            ("noise over everything", |folder| overwrite(folder, |bytes| bytes.fill(0xa5))),
+            ("noise in the middle", |folder| {
+                overwrite(folder, |bytes| {
+                    let middle = bytes.len() / 2;
+                    bytes[middle / 2..middle].fill(0xa5);
+                });
+            }),
+            ("a file in place of the folder", |folder| {
+                std::fs::remove_dir_all(folder).unwrap();
+                std::fs::write(folder, b"not a database").unwrap();
+            }),
+            ("a bucket that other levels do not know", |folder| {
+                let db = sled::open(folder).unwrap();
+                let key = bucket_key(Processor::Default, LEVELS_COUNT - 1, 77);
+                let totals = Totals { count: 1, cents: Cents::new(1) };
+                db.insert(key, &encode_totals(totals)).unwrap();
+                db.flush().unwrap();
+            }),
+        ];
+        for (name, damage) in damages {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("sled");
+            {
+                let database = Database::open(&path, CACHE_BYTES).unwrap();
+                for number in 0..100 {
+                    database
+                        .apply(&mut [settled(number, i64::from(number) * 40, 1990)], [])
+                        .unwrap();
+                }
+                database.db.flush().unwrap();
+            }
+            damage(&path);
+            let database = Database::open(&path, CACHE_BYTES).unwrap();
+            let sums = database.sum(RangeMs::ALL).unwrap();
+            assert_eq!(sums, [Totals::default(); 2], "{name}");
+            database.apply(&mut [settled(0, 5, 1990)], []).unwrap();
+            assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].count, 1, "{name}");
+            assert!(folder.path().join("sled.set-aside").exists(), "{name}");
+        }
+    }
+
+    fn overwrite(folder: &Path, change: fn(&mut [u8])) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let mut bytes = std::fs::read(&path).unwrap();
+                change(&mut bytes);
+                std::fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Which correlation ids are known, and where their records lie: an exact map for a segment that is
+//! still written to, and for each sealed one a sorted file of fingerprints behind a small filter.
+//!
+//! The index is a view of the journals. Its files can be deleted at any time.
+
+mod entry;
+mod indexer;
+mod open;
+mod sealed;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use entry::{Entry, Kind};
+pub use indexer::{IndexJob, Indexer};
+use ledger::CorrelationId;
+use ledger::disk::Disk;
+use ledger::journal::{JournalError, Position};
+pub use open::OpenSegment;
+pub use sealed::{IndexError, SealedSegment, SegmentKey, index_file_name, index_file_segment};
+
+/// A place where an id was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The instance whose journal it is.
+    pub instance: u16,
+    /// The record.
+    pub position: Position,
+    /// What kind of record it is.
+    pub kind: Kind,
+}
+
+/// What is decided about an accepted payment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// It has the right to its id.
+    HasRight,
+    /// Another record has it.
+    Lost,
+    /// Its own journal says what was decided.
+    KnownAlready,
+}
+
+/// The index of one segment.
+enum Segment<D: Disk> {
+    /// Still written to, or not yet decided upon.
+    Open(OpenSegment),
+    /// Being written to its file.
+    Closing(Arc<OpenSegment>),
+    /// In its file.
+    Sealed(SealedSegment<D>),
+}
+
+/// The index of all journals.
+pub struct Index<D: Disk> {
+    segments: BTreeMap<(u16, u32), Segment<D>>,
+}
+
+impl<D: Disk> Default for Index<D> {
+    fn default() -> Self {
+        Self { segments: BTreeMap::new() }
+    }
+}
+
+impl<D: Disk> Index<D> {
+    /// Adds a sealed segment whose file was there already.
+    pub fn add_sealed(&mut self, instance: u16, segment: SealedSegment<D>) {
+        self.segments.insert((instance, segment.number()), Segment::Sealed(segment));
+    }
+
+    /// Whether a segment is in its file, so that its records need not be read.
+    #[must_use]
+    pub fn is_sealed(&self, instance: u16, segment: u32) -> bool {
+        matches!(self.segments.get(&(instance, segment)), Some(Segment::Sealed(_)))
+    }
+
+    /// Takes in that a record of this kind about this id lies at a place.
+    pub fn record(&mut self, instance: u16, position: Position, id: CorrelationId, kind: Kind) {
+        if let Some(open) = self.open_segment(instance, position.segment) {
+            open.record(id, position.index, kind);
+        }
+    }
+
+    /// Marks the accepted payment at a place as decided upon before the store was started.
+    pub fn mark_decided(&mut self, instance: u16, position: Position, id: CorrelationId) {
+        if let Some(open) = self.open_segment(instance, position.segment) {
+            open.mark_decided(id);
+        }
+    }
+
+    /// Marks the accepted payment at a place as decided upon, and tells how.
+    ///
+    /// A record that was decided before has the right to the id: one in another journal, or an
+    /// earlier one in its own. A later record in its own journal about the id is about this very
+    /// payment, so that was decided already. A record that is closed as a duplicate says only that
+    /// the right lies elsewhere.
+    ///
+    /// # Errors
+    /// A file of the index or a journal cannot be read.
+    pub fn decide(
+        &mut self,
+        instance: u16,
+        position: Position,
+        id: CorrelationId,
+    ) -> Result<Decision, LookError> {
+        let mut decision = Decision::HasRight;
+        for (found, is_decided) in self.entries(id) {
+            let found = found?;
+            if found.instance == instance && found.position >= position {
+                if found.position > position {
+                    decision = Decision::KnownAlready;
+                    break;
+                }
+            } else if is_decided && found.kind != Kind::Duplicate {
+                decision = Decision::Lost;
+            }
+        }
+        self.mark_decided(instance, position, id);
+        Ok(decision)
+    }
+
+    /// All places where an id is known, in no order.
+    ///
+    /// # Errors
+    /// A file of the index or a journal cannot be read.
+    pub fn find(&self, id: CorrelationId) -> Result<Vec<Found>, LookError> {
+        self.entries(id).map(|(found, _)| found).collect()
+    }
+
+    /// All places where an id is known, and whether they are decided upon.
+    fn entries(&self, id: CorrelationId) -> impl Iterator<Item = (Result<Found, LookError>, bool)> {
+        self.segments.iter().filter_map(move |((instance, number), segment)| {
+            let entry = match segment {
+                Segment::Open(open) => open.get(id).map(Ok),
+                Segment::Closing(open) => open.get(id).map(Ok),
+                Segment::Sealed(sealed) => sealed.find(id).transpose(),
+            };
+            entry.map(|entry| {
+                let is_decided = entry.as_ref().is_ok_and(|entry| entry.is_decided());
+                let found = entry.map(|entry| Found {
+                    instance: *instance,
+                    position: Position { segment: *number, index: entry.index() },
+                    kind: entry.kind(),
+                });
+                (found, is_decided)
+            })
+        })
+    }
+
+    /// Begins to move a segment that is sealed and decided upon to its file, and gives what is to
+    /// be written. `None` where the segment is not open.
+    pub fn close(&mut self, instance: u16, number: u32) -> Option<Arc<OpenSegment>> {
+        let segment = self.segments.get_mut(&(instance, number))?;
+        let Segment::Open(open) = segment else {
+            return None;
+        };
+        let open = Arc::new(std::mem::take(open));
+        *segment = Segment::Closing(Arc::clone(&open));
+        Some(open)
+    }
+
+    /// Takes the file of a segment that was closed in its place.
+    pub fn finish(&mut self, instance: u16, sealed: SealedSegment<D>) {
+        let key = (instance, sealed.number());
+        // A purge in the meantime has taken the segment away.
+        if let Some(segment @ Segment::Closing(_)) = self.segments.get_mut(&key) {
+            *segment = Segment::Sealed(sealed);
+        }
+    }
+
+    fn open_segment(&mut self, instance: u16, number: u32) -> Option<&mut OpenSegment> {
+        let segment = self
+            .segments
+            .entry((instance, number))
+            .or_insert_with(|| Segment::Open(OpenSegment::default()));
+        match segment {
+            Segment::Open(open) => Some(open),
+            Segment::Closing(_) | Segment::Sealed(_) => None,
+        }
+    }
+}
+
+/// Why an id cannot be looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// A file of the index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}

@@ -1,0 +1,96 @@
+//! The index of a segment that is still written to: an exact map in memory.
+
+use std::collections::HashMap;
+
+use ledger::CorrelationId;
+
+use super::entry::{Entry, Kind};
+
+/// The ids of one segment.
+#[derive(Debug, Default)]
+pub struct OpenSegment {
+    entries: HashMap<CorrelationId, Entry>,
+}
+
+impl OpenSegment {
+    /// Takes in a record.
+    ///
+    /// | record | effect on the entry |
+    /// |---|---|
+    /// | `Accepted` | made where there is none |
+    /// | `Duplicate` | in place of an `Accepted`, which it closes, or of nothing |
+    /// | any other | in place of whatever was there; its right to the id is decided upon |
+    pub fn record(&mut self, id: CorrelationId, index: u32, kind: Kind) {
+        let before = self.entries.get(&id).copied();
+        let entry = match (kind, before) {
+            (Kind::Accepted, None) => Entry::new(index, kind, false),
+            (Kind::Accepted, Some(entry)) => entry,
+            (Kind::Duplicate, Some(entry)) if entry.kind() != Kind::Accepted => entry,
+            _ => Entry::new(index, kind, true),
+        };
+        self.entries.insert(id, entry);
+    }
+
+    /// What is known of an id.
+    #[must_use]
+    pub fn get(&self, id: CorrelationId) -> Option<Entry> {
+        self.entries.get(&id).copied()
+    }
+
+    /// Marks an id as decided upon.
+    pub fn mark_decided(&mut self, id: CorrelationId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            *entry = entry.decided();
+        }
+    }
+
+    /// All entries, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = (CorrelationId, Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, *entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: CorrelationId = CorrelationId::from_bytes([1; 16]);
+
+    fn after(kinds: &[Kind]) -> (u32, Kind, bool) {
+        let mut segment = OpenSegment::default();
+        for (kind, index) in kinds.iter().zip(0..) {
+            segment.record(ID, index, *kind);
+        }
+        let entry = segment.get(ID).unwrap();
+        (entry.index(), entry.kind(), entry.is_decided())
+    }
+
+    #[test]
+    fn the_most_telling_record_is_kept() {
+        use Kind::{Accepted, Dispatched, Duplicate, Failed, Refused, Settled};
+
+        for (kinds, expected) in [
+            (&[Accepted][..], (0, Accepted, false)),
+            (&[Accepted, Accepted], (0, Accepted, false)),
+            (&[Accepted, Dispatched], (1, Dispatched, true)),
+            (&[Accepted, Dispatched, Failed], (2, Failed, true)),
+            (&[Accepted, Dispatched, Settled], (2, Settled, true)),
+            (&[Accepted, Dispatched, Failed, Refused], (3, Refused, true)),
+            (&[Accepted, Duplicate], (1, Duplicate, true)),
+            (&[Accepted, Dispatched, Settled, Accepted, Duplicate], (2, Settled, true)),
+            (&[Settled], (0, Settled, true)),
+            (&[Duplicate], (0, Duplicate, true)),
+        ] {
+            assert_eq!(after(kinds), expected, "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn an_accepted_payment_is_decided_once_it_is_marked() {
+        let mut segment = OpenSegment::default();
+        segment.record(ID, 5, Kind::Accepted);
+        assert!(!segment.get(ID).unwrap().is_decided());
+        segment.mark_decided(ID);
+        assert!(segment.get(ID).unwrap().is_decided());
+    }
+}

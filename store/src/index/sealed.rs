@@ -1,0 +1,462 @@
+//! The index of a sealed segment: a file of fingerprints in order, with a binary fuse filter in
+//! front of it that is all that stays in memory, about 9 bits an id.
+//!
+//! Layout, little endian:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 8 | magic |
+//! | 2, 2, 4 | version, instance, number of the segment |
+//! | 4, 4 | CRC-32C of the segment's head; index of the first record that is covered |
+//! | 16 | key of the fingerprints |
+//! | 4, 4 | number of entries; bytes of the filter's table |
+//! | 20 | what describes the filter: its seed and its three lengths |
+//! | … | the filter's table |
+//! | 8 each | fingerprints in ascending order |
+//! | 4 each | the entry of each fingerprint |
+//! | 4 | CRC-32C of all before it |
+//!
+//! A fingerprint is a keyed hash of the id, so that nobody can choose ids whose fingerprints are
+//! alike; what it finds is checked against the journal, so the answer is exact.
+
+use std::hash::Hasher;
+use std::io;
+
+use ledger::CorrelationId;
+use ledger::disk::{Disk, DiskFile};
+use ledger::journal::{JournalReader, Position, Record};
+use siphasher::sip::SipHasher13;
+use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
+
+use super::LookError;
+use super::entry::Entry;
+use super::open::OpenSegment;
+
+const MAGIC: [u8; 8] = *b"PAYIDX1\n";
+const VERSION: u16 = 1;
+const DESCRIPTOR_BYTES: usize = BinaryFuse8::DESCRIPTOR_LEN;
+const HEAD_BYTES: usize = 48 + DESCRIPTOR_BYTES;
+const FINGERPRINT_BYTES: usize = 8;
+const ENTRY_BYTES: usize = 4;
+const CHECKSUM_BYTES: usize = 4;
+
+/// Fingerprints that are read at a time.
+const WINDOW_COUNT: usize = 512;
+
+/// Which segment an index belongs to, down to the bytes of its head, and how ids are hashed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentKey {
+    /// The instance.
+    pub instance: u16,
+    /// The number of the segment.
+    pub number: u32,
+    /// The checksum of the segment's head.
+    pub header_checksum: u32,
+    /// The index of the first record that is covered; those before it were purged.
+    pub first_index: u32,
+    /// The key of the fingerprints.
+    pub hash_key: [u8; 16],
+}
+
+/// What goes wrong with a file of the index.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The operating system refuses.
+    #[error("cannot {action} {file}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file, with its folder.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Its bytes are not what was written there.
+    #[error("{file} is damaged: {what}. Delete it: it is made again from the journal")]
+    Damaged {
+        /// The file, with its folder.
+        file: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// A filter as its file has it.
+struct StoredFilter {
+    descriptor: [u8; DESCRIPTOR_BYTES],
+    table: Box<[u8]>,
+}
+
+impl StoredFilter {
+    fn contains(&self, fingerprint: u64) -> bool {
+        BinaryFuse8Ref::from_dma(&self.descriptor, &self.table).contains(&fingerprint)
+    }
+}
+
+/// The name of the file with the index of a segment.
+#[must_use]
+pub fn index_file_name(instance: u16, number: u32) -> String {
+    format!("api-{instance}-{number:010}.ids")
+}
+
+/// The instance and the number of the segment whose index has this file name.
+#[must_use]
+pub fn index_file_segment(name: &str) -> Option<(u16, u32)> {
+    let (instance, number) = name.strip_prefix("api-")?.strip_suffix(".ids")?.split_once('-')?;
+    let (instance, number) = (instance.parse().ok()?, number.parse().ok()?);
+    (index_file_name(instance, number) == name).then_some((instance, number))
+}
+
+/// The index of a sealed segment.
+pub struct SealedSegment<D: Disk> {
+    key: SegmentKey,
+    file: D::File,
+    file_name: String,
+    filter: StoredFilter,
+    entries_count: usize,
+    fingerprints_offset: u64,
+    journal: D,
+}
+
+impl<D: Disk> SealedSegment<D> {
+    /// The number of the segment.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.key.number
+    }
+
+    /// Writes the index of a segment to its file, in one step.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn write(disk: &D, key: SegmentKey, segment: &OpenSegment) -> Result<(), IndexError> {
+        let name = index_file_name(key.instance, key.number);
+        let new_name = format!("{name}.new");
+        let bytes = encode(&key, segment)
+            .map_err(|what| IndexError::Damaged { file: disk.describe(&name), what })?;
+        if let Err(error) = disk.remove(&new_name)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failed(disk, "remove", &new_name)(error));
+        }
+        let file = disk.create(&new_name).map_err(failed(disk, "create", &new_name))?;
+        let mut written = 0;
+        while written < bytes.len() {
+            written += file
+                .write_at(written as u64, &bytes[written..])
+                .map_err(failed(disk, "write", &new_name))?;
+        }
+        disk.rename(&new_name, &name).map_err(failed(disk, "replace", &name))
+    }
+
+    /// Opens the index of a segment. `None` where it is missing, belongs to another segment or
+    /// another version, or is damaged: then it is to be made again.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn open(disk: &D, journal: D, key: SegmentKey) -> Result<Option<Self>, IndexError> {
+        let file_name = index_file_name(key.instance, key.number);
+        let file = match disk.open_read_only(&file_name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed(disk, "open", &file_name))?,
+        };
+        let size = file.size().map_err(failed(disk, "read", &file_name))?;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        let count = file.read_at(0, &mut bytes).map_err(failed(disk, "read", &file_name))?;
+        let Some((filter, entries_count)) = decode(&bytes[..count], &key) else {
+            return Ok(None);
+        };
+        let fingerprints_offset = (HEAD_BYTES + filter.table.len()) as u64;
+        let file_name = disk.describe(&file_name);
+        Ok(Some(Self { key, file, file_name, filter, entries_count, fingerprints_offset, journal }))
+    }
+
+    /// What the segment knows of an id.
+    ///
+    /// # Errors
+    /// The file or the journal cannot be read.
+    pub fn find(&self, id: CorrelationId) -> Result<Option<Entry>, LookError> {
+        let fingerprint = fingerprint(&self.key.hash_key, id);
+        if self.entries_count == 0 || !self.filter.contains(fingerprint) {
+            return Ok(None);
+        }
+        let mut place = self.first_at_least(fingerprint)?;
+        while place < self.entries_count && self.fingerprint_at(place)? == fingerprint {
+            let entry = self.entry_at(place)?;
+            if self.is_about(entry, id)? {
+                return Ok(Some(entry));
+            }
+            place += 1;
+        }
+        Ok(None)
+    }
+
+    /// The place of the first fingerprint that is not below this one: around the place where it
+    /// would be if all were evenly spread, then by halves.
+    fn first_at_least(&self, fingerprint: u64) -> Result<usize, IndexError> {
+        let guess = (u128::from(fingerprint) * self.entries_count as u128) >> 64;
+        let guess = usize::try_from(guess).expect("the guess is below the count of entries");
+        let (mut low, mut high) = (0, self.entries_count);
+        let mut start = guess.saturating_sub(WINDOW_COUNT / 2);
+        loop {
+            start = start.clamp(low, high.saturating_sub(WINDOW_COUNT).max(low));
+            let window = self.window(start, WINDOW_COUNT.min(high - start))?;
+            let below = window.partition_point(|other| *other < fingerprint);
+            if below == 0 && start > low {
+                high = start;
+            } else if below == window.len() && start + below < high {
+                low = start + below;
+            } else {
+                return Ok(start + below);
+            }
+            start = low + (high - low) / 2;
+        }
+    }
+
+    /// Fingerprints in order, from a place on.
+    fn window(&self, place: usize, count: usize) -> Result<Vec<u64>, IndexError> {
+        let mut bytes = vec![0; count * FINGERPRINT_BYTES];
+        let offset = self.fingerprints_offset + (place * FINGERPRINT_BYTES) as u64;
+        self.read(offset, &mut bytes)?;
+        let (fingerprints, _) = bytes.as_chunks::<FINGERPRINT_BYTES>();
+        Ok(fingerprints.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
+    }
+
+    fn fingerprint_at(&self, place: usize) -> Result<u64, IndexError> {
+        self.window(place, 1).map(|window| window[0])
+    }
+
+    fn entry_at(&self, place: usize) -> Result<Entry, IndexError> {
+        let entries_offset =
+            self.fingerprints_offset + (self.entries_count * FINGERPRINT_BYTES) as u64;
+        let mut bytes = [0; ENTRY_BYTES];
+        self.read(entries_offset + (place * ENTRY_BYTES) as u64, &mut bytes)?;
+        Entry::from_u32(u32::from_le_bytes(bytes)).ok_or_else(|| self.damaged("an entry is none"))
+    }
+
+    /// Whether the record of an entry is about this id.
+    fn is_about(&self, entry: Entry, id: CorrelationId) -> Result<bool, LookError> {
+        let position = Position { segment: self.key.number, index: entry.index() };
+        let mut reader = JournalReader::new(self.journal.clone(), self.key.instance, position);
+        let mut about = None;
+        let count = reader.read(1, |_, record| about = Some(*record))?;
+        match about {
+            Some(Record::Payment(payment)) => Ok(payment.id == id),
+            _ if count == 0 => Err(self.damaged("a record that it points to is missing").into()),
+            _ => Err(self.damaged("it points to a record that is no payment's").into()),
+        }
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), IndexError> {
+        let count = self.file.read_at(offset, bytes).map_err(|source| IndexError::Io {
+            action: "read",
+            file: self.file_name.clone(),
+            source,
+        })?;
+        if count == bytes.len() { Ok(()) } else { Err(self.damaged("it ends too early")) }
+    }
+
+    fn damaged(&self, what: &'static str) -> IndexError {
+        IndexError::Damaged { file: self.file_name.clone(), what }
+    }
+}
+
+fn failed<D: Disk>(
+    disk: &D,
+    action: &'static str,
+    name: &str,
+) -> impl FnOnce(io::Error) -> IndexError {
+    let file = disk.describe(name);
+    move |source| IndexError::Io { action, file, source }
+}
+
+fn fingerprint(hash_key: &[u8; 16], id: CorrelationId) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(hash_key);
+    hasher.write(&id.to_bytes());
+    hasher.finish()
+}
+
+/// The bytes of the file.
+fn encode(key: &SegmentKey, segment: &OpenSegment) -> Result<Vec<u8>, &'static str> {
+    let mut entries: Vec<(u64, u32)> = segment
+        .entries()
+        .map(|(id, entry)| (fingerprint(&key.hash_key, id), entry.decided().to_u32()))
+        .collect();
+    entries.sort_unstable();
+    let mut distinct: Vec<u64> = entries.iter().map(|(fingerprint, _)| *fingerprint).collect();
+    distinct.dedup();
+    let filter = BinaryFuse8::try_from(&distinct)?;
+    let too_many = |_| "it has too many entries";
+    let entries_count = u32::try_from(entries.len()).map_err(too_many)?;
+    let table = filter.dma_fingerprints();
+    let filter_bytes = u32::try_from(table.len()).map_err(too_many)?;
+    let mut descriptor = [0; DESCRIPTOR_BYTES];
+    filter.dma_copy_descriptor_to(&mut descriptor);
+
+    let mut bytes = encode_head(key, entries_count, filter_bytes);
+    bytes.extend_from_slice(&descriptor);
+    bytes.extend_from_slice(table);
+    for (fingerprint, _) in &entries {
+        bytes.extend_from_slice(&fingerprint.to_le_bytes());
+    }
+    for (_, entry) in &entries {
+        bytes.extend_from_slice(&entry.to_le_bytes());
+    }
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    Ok(bytes)
+}
+
+/// The head, up to what describes the filter.
+fn encode_head(key: &SegmentKey, entries_count: u32, filter_bytes: u32) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&key.instance.to_le_bytes());
+    bytes.extend_from_slice(&key.number.to_le_bytes());
+    bytes.extend_from_slice(&key.header_checksum.to_le_bytes());
+    bytes.extend_from_slice(&key.first_index.to_le_bytes());
+    bytes.extend_from_slice(&key.hash_key);
+    bytes.extend_from_slice(&entries_count.to_le_bytes());
+    bytes.extend_from_slice(&filter_bytes.to_le_bytes());
+    bytes
+}
+
+/// The filter and the number of entries, if these are the bytes of this segment's index.
+fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize)> {
+    let (content, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+    if content.len() < HEAD_BYTES || crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let number = |offset| {
+        let bytes: [u8; 4] = content[offset..offset + 4].try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    let (entries_count, filter_bytes) = (number(40)?, number(44)?);
+    if content[..48] != *encode_head(key, entries_count, filter_bytes) {
+        return None;
+    }
+    let (entries_count, filter_bytes) = (entries_count as usize, filter_bytes as usize);
+    let size = HEAD_BYTES + filter_bytes + entries_count * (FINGERPRINT_BYTES + ENTRY_BYTES);
+    if content.len() != size {
+        return None;
+    }
+    let descriptor = content[48..HEAD_BYTES].try_into().ok()?;
+    let table = content[HEAD_BYTES..HEAD_BYTES + filter_bytes].into();
+    Some((StoredFilter { descriptor, table }, entries_count))
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::disk::memory::MemoryDisk;
+    use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
+    use ledger::{Cents, TimestampMs};
+
+    use super::*;
+    use crate::index::Kind;
+
+    fn id(number: u32) -> CorrelationId {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        CorrelationId::from_bytes(bytes)
+    }
+
+    const KEY: SegmentKey = SegmentKey {
+        instance: 1,
+        number: 1,
+        header_checksum: 7,
+        first_index: 0,
+        hash_key: [3; 16],
+    };
+
+    /// A journal with this many accepted payments, and the index of its one segment.
+    fn written(count: u32) -> (MemoryDisk, MemoryDisk, OpenSegment) {
+        let (journal_disk, disk) = (MemoryDisk::new(), MemoryDisk::new());
+        let config =
+            JournalConfig { instance: 1, segment_bytes: SEGMENT_BYTES_DEFAULT, boot_id: [0; 16] };
+        let (mut journal, _) =
+            Journal::open(journal_disk.clone(), config, TimestampMs::MIN, |_, _| ()).unwrap();
+        let mut segment = OpenSegment::default();
+        let records: Vec<_> = (0..count)
+            .map(|number| PaymentRecord {
+                id: id(number),
+                amount: Cents::new(1990),
+                written_at: TimestampMs::MIN,
+                event: Event::Accepted,
+            })
+            .collect();
+        assert!(journal.append(&records, 1, TimestampMs::MIN).error.is_none());
+        for number in 0..count {
+            segment.record(id(number), number, Kind::Accepted);
+        }
+        SealedSegment::write(&disk, KEY, &segment).unwrap();
+        (disk, journal_disk, segment)
+    }
+
+    #[test]
+    fn every_id_is_found_and_no_other() {
+        for count in [0, 1, 2, 3, 10, 511, 512, 513, 1024, 20_000] {
+            let (disk, journal, _) = written(count);
+            let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
+            for number in 0..count {
+                let entry = sealed.find(id(number)).unwrap().unwrap();
+                assert_eq!((entry.index(), entry.kind()), (number, Kind::Accepted));
+                assert!(entry.is_decided());
+            }
+            for number in count..count + 20_000 {
+                assert_eq!(sealed.find(id(number)).unwrap(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_fingerprint_is_found_however_they_are_spread() {
+        let (disk, journal, _) = written(5_000);
+        let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
+        let all = sealed.window(0, 5_000).unwrap();
+        let probes = all.iter().flat_map(|f| [f - 1, *f, f + 1]).chain([0, u64::MAX]);
+        for fingerprint in probes {
+            let expected = all.partition_point(|other| *other < fingerprint);
+            assert_eq!(sealed.first_at_least(fingerprint).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn an_index_of_another_segment_or_key_is_made_again() {
+        let (disk, journal, _) = written(10);
+        for other in [
+            SegmentKey { header_checksum: 8, ..KEY },
+            SegmentKey { first_index: 1, ..KEY },
+            SegmentKey { hash_key: [4; 16], ..KEY },
+        ] {
+            assert!(SealedSegment::open(&disk, journal.clone(), other).unwrap().is_none());
+        }
+        let missing = SegmentKey { number: 2, ..KEY };
+        assert!(SealedSegment::open(&disk, journal, missing).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_changed_or_missing_byte_is_noticed_on_opening() {
+        let (disk, journal, _) = written(40);
+        let name = index_file_name(1, 1);
+        let whole = disk.bytes(&name).unwrap();
+        for byte in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[byte] ^= 1;
+            disk.put(&name, bytes);
+            assert!(SealedSegment::open(&disk, journal.clone(), KEY).unwrap().is_none());
+            disk.put(&name, whole[..byte].to_vec());
+            assert!(SealedSegment::open(&disk, journal.clone(), KEY).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn an_id_whose_fingerprint_is_anothers_is_not_found() {
+        let (disk, journal, mut segment) = written(3);
+        // The index says that record 1 is about this id; the journal says that it is not.
+        segment.record(id(9), 1, Kind::Accepted);
+        SealedSegment::write(&disk, KEY, &segment).unwrap();
+        let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
+        assert_eq!(sealed.find(id(9)).unwrap(), None);
+        assert_eq!(sealed.find(id(1)).unwrap().unwrap().index(), 1);
+    }
+}

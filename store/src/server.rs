@@ -1,0 +1,232 @@
+//! The store's socket: frames in, frames out. One thread does it all, because everything that is
+//! asked goes to the one set of books.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ledger::protocol::{FrameBuffer, Request};
+use ledger::socket::check_peer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+use crate::books::{Books, BooksError};
+use crate::desk::{ConnectionNumber, Desk, Reply};
+
+/// How long after a question the journals are read again, so that the next one finds little to do.
+const APPLY_EVERY: Duration = Duration::from_millis(100);
+
+/// How long instances may take to agree to a purge.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pause after the operating system refused a connection, for example for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const READ_BYTES: usize = 64 << 10;
+
+/// Why the store ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The books cannot be kept.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// The socket cannot be opened.
+    #[error("cannot listen on {path}: {source}")]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The shared volume cannot be prepared.
+    #[error(transparent)]
+    Volume(io::Error),
+    /// The operating system does not tell of signals, or refuses a runtime.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+}
+
+/// What the store's tasks share.
+struct Shared {
+    desk: RefCell<Desk>,
+    outboxes: RefCell<BTreeMap<ConnectionNumber, Rc<Outbox>>>,
+    next_connection: Cell<ConnectionNumber>,
+    /// Something was asked, so journals are growing.
+    asked: Notify,
+    failure: RefCell<Option<BooksError>>,
+    failed: Notify,
+}
+
+/// Frames that wait to be written to a connection.
+#[derive(Default)]
+struct Outbox {
+    bytes: RefCell<Vec<u8>>,
+    filled: Notify,
+}
+
+/// Answers on the listener until `shutdown` is done or the books cannot be kept any more. Must run
+/// on a [`tokio::runtime::LocalRuntime`].
+///
+/// # Errors
+/// The books cannot be kept any more.
+pub async fn serve(
+    books: Books,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StoreError> {
+    let shared = Rc::new(Shared {
+        desk: RefCell::new(Desk::new(books)),
+        outboxes: RefCell::new(BTreeMap::new()),
+        next_connection: Cell::new(1),
+        asked: Notify::new(),
+        failure: RefCell::new(None),
+        failed: Notify::new(),
+    });
+    let keeping_up = spawn_local(keep_up(Rc::clone(&shared)));
+    tokio::select! {
+        () = accept(Rc::clone(&shared), listener) => {}
+        () = shared.failed.notified() => {}
+        () = shutdown => {}
+    }
+    keeping_up.abort();
+    if let Some(failure) = shared.failure.borrow_mut().take() {
+        return Err(failure.into());
+    }
+    let result = shared.desk.borrow_mut().books().apply();
+    Ok(result?)
+}
+
+async fn accept(shared: Rc<Shared>, listener: UnixListener) {
+    loop {
+        let accepted = match listener.accept().await {
+            Ok((stream, _)) => check_peer(stream.as_fd()).map(|()| stream),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(stream) => drop(spawn_local(converse(Rc::clone(&shared), stream))),
+            Err(error) => {
+                tracing::warn!("a connection is refused: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse(shared: Rc<Shared>, mut stream: UnixStream) {
+    let connection = shared.next_connection.get();
+    shared.next_connection.set(connection + 1);
+    let outbox = Rc::new(Outbox::default());
+    shared.outboxes.borrow_mut().insert(connection, Rc::clone(&outbox));
+    if let Err(error) = exchange(&shared, connection, &mut stream, &outbox).await {
+        tracing::warn!("a connection ends: {error}");
+    }
+    shared.outboxes.borrow_mut().remove(&connection);
+    let left = shared.desk.borrow_mut().leave(connection);
+    shared.deliver(left);
+}
+
+/// Reads requests and writes replies, until the other end closes.
+async fn exchange(
+    shared: &Rc<Shared>,
+    connection: ConnectionNumber,
+    stream: &mut UnixStream,
+    outbox: &Outbox,
+) -> io::Result<()> {
+    let mut frames = FrameBuffer::default();
+    let mut bytes = vec![0; READ_BYTES];
+    loop {
+        let replies = std::mem::take(&mut *outbox.bytes.borrow_mut());
+        if !replies.is_empty() {
+            stream.write_all(&replies).await?;
+            continue;
+        }
+        tokio::select! {
+            count = stream.read(&mut bytes) => match count? {
+                0 => return Ok(()),
+                count => frames.extend(&bytes[..count]),
+            },
+            () = outbox.filled.notified() => continue,
+        }
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        while let Some((number, request)) = frames.next_request().map_err(invalid)? {
+            shared.handle(connection, number, request);
+        }
+    }
+}
+
+impl Shared {
+    fn handle(self: &Rc<Self>, connection: ConnectionNumber, number: u32, request: Request) {
+        let pending_before = self.desk.borrow().pending_purge();
+        let replies = self.desk.borrow_mut().handle(connection, number, request);
+        self.deliver(replies);
+        self.asked.notify_one();
+        let pending = self.desk.borrow().pending_purge();
+        if let Some(serial) = pending
+            && pending != pending_before
+        {
+            spawn_local(limit_purge(Rc::clone(self), serial));
+        }
+    }
+
+    /// Puts replies into the outboxes of those who get them.
+    fn deliver(&self, replies: Result<Vec<Reply>, BooksError>) {
+        let replies = match replies {
+            Ok(replies) => replies,
+            Err(error) => return self.fail(error),
+        };
+        let outboxes = self.outboxes.borrow();
+        for reply in replies {
+            if let Some(outbox) = outboxes.get(&reply.connection) {
+                reply.response.encode(reply.number, &mut outbox.bytes.borrow_mut());
+                outbox.filled.notify_one();
+            }
+        }
+    }
+
+    /// Ends the store.
+    fn fail(&self, error: BooksError) {
+        self.failure.borrow_mut().get_or_insert(error);
+        self.failed.notify_one();
+    }
+}
+
+/// Gives a purge up if it waits too long.
+async fn limit_purge(shared: Rc<Shared>, serial: u64) {
+    tokio::time::sleep(PURGE_TIMEOUT).await;
+    let replies = shared.desk.borrow_mut().purge_timed_out(serial);
+    shared.deliver(Ok(replies));
+}
+
+/// Follows the journals while they grow, a part at a time so that nobody waits long for an answer.
+/// While nothing is asked and nothing grows it sleeps.
+async fn keep_up(shared: Rc<Shared>) {
+    loop {
+        shared.asked.notified().await;
+        loop {
+            tokio::time::sleep(APPLY_EVERY).await;
+            let read = shared.desk.borrow_mut().books().read_all();
+            let any = match read {
+                Ok(any) => any,
+                Err(error) => return shared.fail(error),
+            };
+            loop {
+                let applied = shared.desk.borrow_mut().books().apply_some();
+                match applied {
+                    Ok(false) => break,
+                    Ok(true) => tokio::task::yield_now().await,
+                    Err(error) => return shared.fail(error),
+                }
+            }
+            if !any {
+                break;
+            }
+        }
+    }
+}

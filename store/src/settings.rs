@@ -1,0 +1,66 @@
+//! The store's settings.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use ledger::daemon::{LogSettings, Settings};
+use ledger::volume::Volume;
+
+/// The least cache that sled works with.
+const CACHE_MIB_MIN: u64 = 1;
+
+/// Reads the journals of all API instances, decides which of them may send a payment, and answers
+/// what was settled in any span of time. One store runs per volume.
+///
+/// Its database (DIR/store/sled-N) and its index (DIR/store/index) are views of the journals: they
+/// can be deleted while the store is stopped, and are made again. DIR/store/claims.log is not.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "store", version, about, long_about)]
+pub struct StoreSettings {
+    /// The folder that all processes of the router share
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+
+    /// The socket to answer on [default: DIR/run/store.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Memory that the database may use as a cache, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 16)]
+    pub cache_mib: u64,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogSettings,
+}
+
+impl Settings for StoreSettings {
+    const ENVIRONMENT_PREFIX: &'static str = "PAYROUTER_STORE_";
+
+    fn check(&self) -> Result<(), String> {
+        if self.cache_mib < CACHE_MIB_MIN {
+            return Err(format!("--cache-mib must be at least {CACHE_MIB_MIN}"));
+        }
+        Ok(())
+    }
+}
+
+impl StoreSettings {
+    /// The shared volume.
+    #[must_use]
+    pub fn volume(&self) -> Volume {
+        Volume::new(&self.data)
+    }
+
+    /// The socket to answer on.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.volume().store_socket())
+    }
+
+    /// Memory that the database may use as a cache, in bytes.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_mib << 20
+    }
+}

@@ -1,0 +1,339 @@
+//! The books over real folders: what journals say is what the books say, however the store was
+//! stopped in between and whatever happened to its views.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ledger::disk::folder::FolderDisk;
+use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
+use ledger::protocol::Totals;
+use ledger::volume::Volume;
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+use store::books::{Books, BooksError};
+use tempfile::TempDir;
+
+const CACHE_BYTES: u64 = 1 << 20;
+/// Segments of 20 records and a seal.
+const SEGMENT_BYTES: u64 = 64 + 20 * 48;
+
+/// A volume with the journals of two instances.
+struct Site {
+    folder: TempDir,
+    journals: BTreeMap<u16, Journal<FolderDisk>>,
+}
+
+fn id(number: u32) -> CorrelationId {
+    let mut bytes = [0; 16];
+    bytes[12..].copy_from_slice(&number.to_be_bytes());
+    CorrelationId::from_bytes(bytes)
+}
+
+fn at(ms: u32) -> TimestampMs {
+    TimestampMs::clamped(1_752_580_800_000 + i64::from(ms))
+}
+
+impl Site {
+    fn new() -> Self {
+        let mut site = Self { folder: tempfile::tempdir().unwrap(), journals: BTreeMap::new() };
+        site.volume().create().unwrap();
+        site.start(1);
+        site.start(2);
+        site
+    }
+
+    fn volume(&self) -> Volume {
+        Volume::new(self.folder.path())
+    }
+
+    /// Starts an instance's journal writer.
+    fn start(&mut self, instance: u16) {
+        let disk = FolderDisk::create(self.volume().journal(instance)).unwrap();
+        let config = JournalConfig { instance, segment_bytes: SEGMENT_BYTES, boot_id: [1; 16] };
+        let (journal, _) = Journal::open(disk, config, at(0), |_, _| ()).unwrap();
+        self.journals.insert(instance, journal);
+    }
+
+    fn books(&self) -> Books {
+        Books::open(&self.volume(), CACHE_BYTES).unwrap().0
+    }
+
+    fn write(&mut self, instance: u16, number: u32, event: Event) -> Position {
+        let journal = self.journals.get_mut(&instance).unwrap();
+        let record =
+            PaymentRecord { id: id(number), amount: Cents::new(1990), written_at: at(0), event };
+        let appended = journal.append(&[record], 1, at(0));
+        assert!(appended.error.is_none(), "{:?}", appended.error);
+        appended.first
+    }
+
+    /// A payment's whole life, settled at this millisecond.
+    fn settle(&mut self, instance: u16, number: u32, processor: Processor) {
+        let requested_at = at(number);
+        self.write(instance, number, Event::Accepted);
+        self.write(instance, number, Event::Dispatched { processor, requested_at });
+        self.write(instance, number, Event::Settled { processor, requested_at });
+    }
+
+    fn settle_many(&mut self, numbers: std::ops::Range<u32>) {
+        for number in numbers {
+            let instance = if number % 3 == 0 { 2 } else { 1 };
+            let processor = if number % 5 == 0 { Processor::Fallback } else { Processor::Default };
+            self.settle(instance, number, processor);
+        }
+    }
+
+    fn end(&self, instance: u16) -> Position {
+        self.journals[&instance].end()
+    }
+
+    fn claim(&self, books: &mut Books, instance: u16) -> Vec<Position> {
+        let through = self.end(instance);
+        let decided = books.claim(instance, through).unwrap().unwrap();
+        assert_eq!(decided.through, through);
+        decided.losers
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.volume().store().join(name)
+    }
+}
+
+fn expected(numbers: std::ops::Range<u32>) -> [Totals; 2] {
+    let mut totals = [Totals::default(); 2];
+    for number in numbers {
+        let processor = if number % 5 == 0 { Processor::Fallback } else { Processor::Default };
+        let total = &mut totals[processor.index()];
+        total.count += 1;
+        total.cents = total.cents.checked_add(Cents::new(1990)).unwrap();
+    }
+    totals
+}
+
+fn span(from: u32, to: u32) -> RangeMs {
+    RangeMs { from: at(from), to: at(to) }
+}
+
+#[test]
+fn a_summary_has_every_record_that_was_written_before_the_question() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    for number in 1..40 {
+        site.settle_many(number..number + 1);
+        assert_eq!(books.sum(RangeMs::ALL).unwrap(), expected(1..number + 1));
+    }
+    assert_eq!(books.sum(span(10, 20)).unwrap(), expected(10..21));
+    assert_eq!(books.sum(span(20, 10)).unwrap(), expected(0..0));
+}
+
+#[test]
+fn a_store_started_again_has_the_same_books_and_goes_on() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    site.settle_many(1..100);
+    assert_eq!(books.sum(RangeMs::ALL).unwrap(), expected(1..100));
+    drop(books);
+    site.settle_many(100..200);
+    let mut books = site.books();
+    site.settle_many(200..300);
+    assert_eq!(books.sum(RangeMs::ALL).unwrap(), expected(1..300));
+    assert_eq!(books.sum(span(50, 250)).unwrap(), expected(50..251));
+}
+
+/// Every view can be lost in any way without a change in any answer.
+#[test]
+fn views_that_are_deleted_or_damaged_are_made_again() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("sled deleted", |store| fs::remove_dir_all(store.join("sled-0")).unwrap()),
+        ("sled overwritten", |store| overwrite(&store.join("sled-0"), |bytes| bytes.fill(0xa5))),
+        ("sled cut", |store| {
+            overwrite(&store.join("sled-0"), |bytes| {
+                bytes.truncate(bytes.len() / 3);
+            })
+        }),
+        ("index deleted", |store| fs::remove_dir_all(store.join("index")).unwrap()),
+        ("index overwritten", |store| overwrite(&store.join("index"), |bytes| bytes.fill(0xa5))),
+    ];
+    for (name, damage) in damages {
+        let mut site = Site::new();
+        site.settle_many(1..100);
+        let mut books = site.books();
+        site.claim(&mut books, 1);
+        site.claim(&mut books, 2);
+        drop(books);
+        damage(&site.volume().store());
+        let mut books = site.books();
+        assert_eq!(books.sum(RangeMs::ALL).unwrap(), expected(1..100), "{name}");
+        let again = site.write(1, 3, Event::Accepted);
+        assert_eq!(site.claim(&mut books, 1), [again], "{name}");
+        assert!(books.look(id(50)).unwrap().is_some(), "{name}");
+    }
+}
+
+fn overwrite(folder: &Path, change: fn(&mut Vec<u8>)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let mut bytes = fs::read(&path).unwrap();
+            change(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_payment_is_settled_in_its_own_words() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    assert_eq!(books.look(id(1)).unwrap(), None);
+    let requested_at = at(7);
+    let (processor, status) = (Processor::Default, 500);
+    for event in [
+        Event::Accepted,
+        Event::Dispatched { processor, requested_at },
+        Event::Failed { processor, status },
+        Event::Dispatched { processor, requested_at },
+        Event::Settled { processor, requested_at },
+    ] {
+        site.write(1, 1, event);
+        assert_eq!(books.look(id(1)).unwrap().unwrap().event, event);
+        // The other instance took it in as well, and lost.
+        site.claim(&mut books, 1);
+        site.write(2, 1, Event::Accepted);
+        site.claim(&mut books, 2);
+        site.write(2, 1, Event::Duplicate);
+        assert_eq!(books.look(id(1)).unwrap().unwrap().event, event);
+    }
+}
+
+/// Ids of payments long settled are known in the sealed segments of either journal, also after a
+/// new start.
+#[test]
+fn an_old_payment_posted_again_loses() {
+    let mut site = Site::new();
+    site.settle_many(1..200);
+    let mut books = site.books();
+    for round in 0..2 {
+        let mut losers = Vec::new();
+        for number in (1..200).step_by(7) {
+            losers.push(site.write(1, number, Event::Accepted));
+        }
+        let new = site.write(1, 1000 + round, Event::Accepted);
+        assert_eq!(site.claim(&mut books, 1), losers);
+        for number in (1..200).step_by(7) {
+            site.write(1, number, Event::Duplicate);
+        }
+        assert!(!losers.contains(&new));
+        drop(books);
+        books = site.books();
+    }
+    assert!(site.path("index/api-1-0000000001.ids").exists());
+}
+
+#[test]
+fn sealed_segments_are_not_read_again() {
+    let mut site = Site::new();
+    site.settle_many(1..200);
+    let mut books = site.books();
+    site.claim(&mut books, 1);
+    site.claim(&mut books, 2);
+    books.apply().unwrap();
+    drop(books);
+    let (_, opened) = Books::open(&site.volume(), CACHE_BYTES).unwrap();
+    assert!(opened.records_count <= 2 * 21, "{} records were read", opened.records_count);
+}
+
+#[test]
+fn a_damaged_journal_stops_the_store_with_file_and_offset() {
+    let mut site = Site::new();
+    site.settle_many(1..100);
+    let path = site.volume().journal(1).join("0000000002.journal");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[64 + 5 * 48 + 10] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = Books::open(&site.volume(), CACHE_BYTES).map(drop).unwrap_err();
+    assert!(error.is_damage());
+    let text = error.to_string();
+    let offset = format!("byte {}", 64 + 5 * 48);
+    assert!(text.contains("0000000002.journal") && text.contains(&offset), "{text}");
+}
+
+#[test]
+fn a_second_store_is_refused() {
+    let site = Site::new();
+    let _books = site.books();
+    let error = Books::open(&site.volume(), CACHE_BYTES).map(drop).unwrap_err();
+    assert!(matches!(error, BooksError::Claims(_)), "{error}");
+}
+
+#[test]
+fn a_journal_that_lost_its_end_is_believed_rather_than_the_database() {
+    let mut site = Site::new();
+    site.settle_many(1..6);
+    let mut books = site.books();
+    assert_eq!(books.sum(RangeMs::ALL).unwrap(), expected(1..6));
+    drop(books);
+    // Payment 5 lies at the end of the journal of instance 1.
+    let path = site.volume().journal(1).join("0000000001.journal");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 48]).unwrap();
+    assert_eq!(site.books().sum(RangeMs::ALL).unwrap(), expected(1..5));
+}
+
+#[test]
+fn a_purge_empties_everything_but_what_a_processor_may_have() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    site.settle_many(1..100);
+    let requested_at = at(500);
+    let processor = Processor::Default;
+    // In flight, sent and known to have failed, and not sent at all.
+    site.write(1, 500, Event::Accepted);
+    site.write(1, 500, Event::Dispatched { processor, requested_at });
+    site.write(1, 501, Event::Accepted);
+    site.write(1, 501, Event::Dispatched { processor, requested_at });
+    site.write(1, 501, Event::Failed { processor, status: 500 });
+    site.write(1, 502, Event::Accepted);
+    site.claim(&mut books, 1);
+    site.claim(&mut books, 2);
+    books.purge().unwrap().unwrap();
+
+    for restart in [false, true] {
+        if restart {
+            drop(books);
+            books = site.books();
+        }
+        assert_eq!(books.sum(RangeMs::ALL).unwrap(), [Totals::default(); 2]);
+        assert_eq!(books.look(id(50)).unwrap(), None);
+        assert_eq!(books.purge_notice(1).purge, 1);
+        assert_eq!(books.purge_notice(1).cut, site.end(1));
+        let in_flight = books.look(id(500)).unwrap().unwrap();
+        assert_eq!(in_flight.event, Event::Dispatched { processor, requested_at });
+    }
+    // Old payments are new ones now, but for the one in flight.
+    site.write(2, 50, Event::Accepted);
+    site.write(2, 501, Event::Accepted);
+    site.write(2, 502, Event::Accepted);
+    let loser = site.write(2, 500, Event::Accepted);
+    assert_eq!(site.claim(&mut books, 2), [loser]);
+    // What is settled after all, counts.
+    site.write(1, 500, Event::Settled { processor, requested_at });
+    drop(books);
+    let mut books = site.books();
+    assert_eq!(books.sum(RangeMs::ALL).unwrap()[0].count, 1);
+    assert!(!site.path("sled-0").exists());
+}
+
+#[test]
+fn an_instance_that_runs_and_is_not_connected_is_noticed() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    books.greet(1).unwrap();
+    assert_eq!(books.running_besides(&[1]).unwrap(), [2]);
+    assert_eq!(books.running_besides(&[1, 2]).unwrap(), [0; 0]);
+    site.journals.remove(&2);
+    assert_eq!(books.running_besides(&[1]).unwrap(), [0; 0]);
+}
