@@ -1,0 +1,122 @@
+//! What the engine and the store say to each other: claims, and purges.
+
+use std::collections::HashSet;
+
+use ledger::journal::{Event, Position};
+use ledger::protocol::PurgeNotice;
+
+use super::Engine;
+use super::payment::{Key, Stage};
+
+/// The pause before a claim that the store refused is made again.
+const CLAIM_PAUSE_MS: u64 = 200;
+
+/// What the engine knows of the store.
+#[derive(Debug, Default)]
+pub(super) struct StoreLink {
+    pub connected: bool,
+    pub claim_is_out: bool,
+    /// No claim is made before this time.
+    pub claim_at_ms: u64,
+    /// The last purge that the store told of.
+    pub purge: Option<u64>,
+}
+
+impl Engine {
+    /// The claim to be made now, if any: the end of what may be decided upon.
+    pub fn take_claim(&mut self, now_ms: u64) -> Option<Position> {
+        let store = &mut self.store;
+        let is_due = store.connected && !store.claim_is_out && now_ms >= store.claim_at_ms;
+        if !is_due || self.undecided.is_empty() {
+            return None;
+        }
+        store.claim_is_out = true;
+        Some(self.committed)
+    }
+
+    /// Takes in what the store decided: all accepted payments before `through` may be sent, except
+    /// these.
+    pub fn decided(&mut self, through: Position, losers: &[Position]) {
+        self.store.claim_is_out = false;
+        let losers: HashSet<Position> = losers.iter().copied().collect();
+        while let Some(key) = self.undecided.front().copied() {
+            let Some(payment) = self.payments.get_mut(key) else {
+                self.undecided.pop_front();
+                continue;
+            };
+            if payment.accepted >= through {
+                break;
+            }
+            self.undecided.pop_front();
+            if losers.contains(&payment.accepted) {
+                let amount = payment.amount;
+                tracing::info!(id = %payment.id, "the payment was accepted before");
+                self.finish(key, amount, Event::Duplicate);
+            } else {
+                payment.stage = Stage::Ready;
+                self.ready.push_back(key);
+            }
+        }
+    }
+
+    /// Takes in that the store could not decide.
+    pub fn claim_refused(&mut self, now_ms: u64) {
+        self.store.claim_is_out = false;
+        self.store.claim_at_ms = now_ms + CLAIM_PAUSE_MS;
+    }
+
+    /// Takes in that the store is connected, and what it says of purges.
+    pub fn connected(&mut self, notice: PurgeNotice) {
+        self.store = StoreLink { connected: true, purge: self.store.purge, ..StoreLink::default() };
+        self.purged(notice);
+    }
+
+    /// Takes in that the store is gone. What was decided stays decided. A pause lasts until the store
+    /// is back, because nobody else knows whether the purge was carried out.
+    pub fn disconnected(&mut self) {
+        self.store = StoreLink { purge: self.store.purge, ..StoreLink::default() };
+    }
+
+    /// Sends nothing new until [`Engine::resume`] or [`Engine::purged`]. What was prepared to be
+    /// sent is sent.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Goes on after a purge that was not carried out.
+    pub fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    /// Goes on after a purge that was carried out.
+    pub fn purged(&mut self, notice: PurgeNotice) {
+        self.drop_void(notice.cut);
+        if self.store.purge.is_some_and(|purge| purge != notice.purge) {
+            self.known.forget_closed();
+        }
+        self.store.purge = Some(notice.purge);
+        self.paused = false;
+    }
+
+    /// Drops every payment that was accepted before the cut and that no processor may have.
+    fn drop_void(&mut self, cut: Position) {
+        let is_void = |engine: &Self, key: &Key| {
+            engine.payments.get(*key).is_some_and(|payment| {
+                let waits = matches!(payment.stage, Stage::Undecided | Stage::Ready);
+                waits && payment.doubt.is_none() && payment.accepted < cut
+            })
+        };
+        for key in self.payments.keys() {
+            if is_void(self, &key)
+                && let Some(payment) = self.close(key)
+            {
+                self.known.forget(payment.id);
+            }
+        }
+        let payments = &self.payments;
+        let queues = [&mut self.undecided, &mut self.ready].into_iter().chain(&mut self.pinned);
+        for queue in queues {
+            queue.retain(|key| payments.get(*key).is_some());
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the engine sends: payments that may be sent, and look-ups of those in doubt.
+
+use std::cmp::Reverse;
+
+use ledger::journal::Event;
+use ledger::{Processor, TimestampMs};
+
+use super::payment::{Key, Stage};
+use super::{Call, CallKind, Engine, signed};
+use crate::router::{Backlog, Decision};
+
+/// Look-ups under way at a time.
+pub const LOOKUPS_MAX: usize = 64;
+
+impl Engine {
+    /// Decides what can be sent now, and prepares the records that must be written first. Gives the
+    /// time at which to ask again even if nothing happens until then.
+    pub fn pump(&mut self, now_ms: u64, now: TimestampMs) -> Option<u64> {
+        if self.paused {
+            return None;
+        }
+        let mut wake_ms = self.look_up(now_ms);
+        for processor in Processor::ALL {
+            let hold_ms = self.send_pinned(processor, now_ms, now);
+            wake_ms = earlier(wake_ms, hold_ms);
+        }
+        let hold_ms = self.send_ready(now_ms, now);
+        wake_ms = earlier(wake_ms, hold_ms);
+        if self.store.connected && !self.store.claim_is_out && !self.undecided.is_empty() {
+            wake_ms = earlier(wake_ms, Some(self.store.claim_at_ms).filter(|at| *at > now_ms));
+        }
+        wake_ms
+    }
+
+    /// Begins the look-ups that are due.
+    fn look_up(&mut self, now_ms: u64) -> Option<u64> {
+        while let Some(Reverse((due_ms, key))) = self.doubts.peek().copied() {
+            if due_ms > now_ms {
+                return Some(due_ms);
+            }
+            if self.lookups_count >= LOOKUPS_MAX {
+                return None;
+            }
+            self.doubts.pop();
+            let Some(payment) = self.payments.get_mut(key) else { continue };
+            let Stage::InDoubt(processor) = payment.stage else { continue };
+            payment.stage = Stage::LookingUp(processor);
+            self.lookups_count += 1;
+            let (id, amount) = (payment.id, payment.amount);
+            self.calls.push(Call { key, id, amount, processor, kind: CallKind::Lookup });
+        }
+        None
+    }
+
+    /// Sends payments that only this processor may have.
+    fn send_pinned(&mut self, processor: Processor, now_ms: u64, now: TimestampMs) -> Option<u64> {
+        while let Some(key) = self.pinned[processor.index()].front().copied() {
+            match self.router.decide_for(processor, now_ms) {
+                Decision::Send(_) => self.pinned[processor.index()].pop_front(),
+                Decision::Hold { until_ms } => return until_ms,
+            };
+            self.send(key, processor, now_ms, now);
+        }
+        None
+    }
+
+    /// Sends payments that either processor may have, in the order in which they came.
+    fn send_ready(&mut self, now_ms: u64, now: TimestampMs) -> Option<u64> {
+        while let Some(key) = self.ready.front().copied() {
+            let Some(payment) = self.payments.get(key) else {
+                self.ready.pop_front();
+                continue;
+            };
+            let waited_ms = signed(now_ms).saturating_sub(payment.waiting_since_ms);
+            let backlog = Backlog { oldest_age_ms: u64::try_from(waited_ms).unwrap_or(0) };
+            match self.router.decide(now_ms, backlog) {
+                Decision::Send(processor) => {
+                    self.ready.pop_front();
+                    self.send(key, processor, now_ms, now);
+                }
+                Decision::Hold { until_ms } => return until_ms,
+            }
+        }
+        None
+    }
+
+    /// Prepares the record without which a payment must not be sent.
+    fn send(&mut self, key: Key, processor: Processor, now_ms: u64, now: TimestampMs) {
+        let Some(payment) = self.payments.get_mut(key) else { return };
+        payment.stage = Stage::Sent(processor);
+        self.router.sent(processor, now_ms);
+        let event = Event::Dispatched { processor, requested_at: now };
+        self.pending.push((key, payment.id, payment.amount, event));
+    }
+
+    /// Puts a payment where it waits to be sent.
+    pub(super) fn make_ready(&mut self, key: Key) {
+        let Some(payment) = self.payments.get_mut(key) else { return };
+        payment.stage = Stage::Ready;
+        let only = payment.doubt.or(payment.refused_by.map(Processor::other));
+        match only {
+            Some(processor) => self.pinned[processor.index()].push_front(key),
+            None => self.ready.push_front(key),
+        }
+    }
+
+    /// The calls to be made now.
+    pub fn take_calls(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.calls)
+    }
+}
+
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    }
+}

@@ -1,0 +1,608 @@
+//! The engine by itself: its tests play journal, store and processors.
+
+use proptest::prelude::*;
+
+use ledger::journal::{Dispatch, PaymentRecord};
+use ledger::protocol::PurgeNotice;
+
+use super::*;
+use crate::router::Health;
+
+const CONFIG: EngineConfig = EngineConfig {
+    backlog_max: 100,
+    recent_max: 10,
+    router: RouterConfig {
+        fees_bp: [500, 1500],
+        patience_ms: 1000,
+        in_flight_max: 8,
+        slow_ms: 1300,
+    },
+};
+
+const NO_PURGE: PurgeNotice = PurgeNotice { purge: 0, cut: Position::START };
+
+use Processor::{Default, Fallback};
+
+pub(crate) fn payment(number: u8) -> Payment {
+    Payment {
+        id: id(number),
+        amount: Cents::new(1990),
+        accepted: Position::START,
+        waiting_since_ms: 0,
+        stage: Stage::Writing,
+        doubt: None,
+        refused_by: None,
+        attempts_count: 0,
+    }
+}
+
+fn id(number: u8) -> CorrelationId {
+    CorrelationId::from_bytes([number; 16])
+}
+
+/// An engine with a journal, a store and a clock that the test moves.
+struct Fixture {
+    engine: Engine,
+    journal: Vec<PaymentRecord>,
+    now_ms: u64,
+    /// Calls that were made and not answered.
+    calls: Vec<Call>,
+    wake_ms: Option<u64>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::recovered(&[])
+    }
+
+    fn recovered(open: &[OpenPayment]) -> Self {
+        let engine = Engine::new(CONFIG, open, Position::START, 0, at(0));
+        let mut fixture =
+            Self { engine, journal: Vec::new(), now_ms: 0, calls: Vec::new(), wake_ms: None };
+        fixture.engine.connected(NO_PURGE);
+        fixture
+    }
+
+    fn end(&self) -> Position {
+        Position::START.plus(u32::try_from(self.journal.len()).unwrap())
+    }
+
+    /// Writes what there is to write, has everything decided, and makes all calls.
+    fn turn(&mut self) {
+        self.turn_with(usize::MAX, &[]);
+    }
+
+    fn turn_with(&mut self, room: usize, losers: &[u8]) {
+        for _ in 0..3 {
+            self.wake_ms = self.engine.pump(self.now_ms, at(self.now_ms));
+            self.write(room);
+            self.decide(losers);
+        }
+        self.calls.extend(self.engine.take_calls());
+    }
+
+    fn write(&mut self, room: usize) -> u32 {
+        let Some(batch) = self.engine.take_batch(at(self.now_ms)) else { return 0 };
+        let count = batch.records.len().min(room);
+        let failure = (count < batch.records.len()).then(|| "the disk is full".to_owned());
+        let first = self.end();
+        self.journal.extend(&batch.records[..count]);
+        self.engine.written(batch, first, count, failure, self.now_ms)
+    }
+
+    fn decide(&mut self, losers: &[u8]) {
+        if let Some(through) = self.engine.take_claim(self.now_ms) {
+            let places: Vec<_> = self
+                .journal
+                .iter()
+                .zip(0..)
+                .filter(|(record, _)| losers.iter().any(|number| record.id == id(*number)))
+                .map(|(_, index)| Position::START.plus(index))
+                .collect();
+            self.engine.decided(through, &places);
+        }
+    }
+
+    fn accept(&mut self, number: u8) -> Accept {
+        self.engine.accept(id(number), Cents::new(1990), self.now_ms)
+    }
+
+    /// The one call that is out.
+    fn call(&mut self) -> Call {
+        assert_eq!(self.calls.len(), 1, "{:?}", self.calls);
+        self.calls.remove(0)
+    }
+
+    fn answer(&mut self, call: &Call, outcome: CallOutcome) {
+        self.engine.finished(call, outcome, 1, self.now_ms);
+        self.turn();
+    }
+
+    /// The events that the journal has about a payment.
+    fn events(&self, number: u8) -> Vec<Event> {
+        let of_payment = self.journal.iter().filter(|record| record.id == id(number));
+        of_payment.map(|record| record.event).collect()
+    }
+
+    fn last_event(&self, number: u8) -> Event {
+        *self.events(number).last().unwrap()
+    }
+
+    fn open_breaker(&mut self, processor: Processor) {
+        let health = Health { failing: true, min_response_ms: 0 };
+        self.engine.heard(processor, health, self.now_ms);
+    }
+}
+
+fn at(ms: u64) -> TimestampMs {
+    TimestampMs::clamped(signed(ms))
+}
+
+fn dispatched(processor: Processor, ms: u64) -> Event {
+    Event::Dispatched { processor, requested_at: at(ms) }
+}
+
+fn settled(processor: Processor, ms: u64) -> Event {
+    Event::Settled { processor, requested_at: at(ms) }
+}
+
+#[test]
+fn a_payment_is_written_decided_written_again_sent_and_settled() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.accept(1), Accept::Writing(Ticket(0)));
+    assert_eq!(fixture.engine.pump(0, at(0)), None);
+    assert_eq!(fixture.write(usize::MAX), 1);
+    assert_eq!(fixture.events(1), [Event::Accepted]);
+    fixture.engine.pump(0, at(0));
+    assert!(fixture.engine.take_batch(at(0)).is_none(), "nothing is sent before it is decided");
+    fixture.decide(&[]);
+    fixture.now_ms = 5;
+    fixture.engine.pump(5, at(5));
+    assert!(fixture.engine.take_calls().is_empty(), "nothing is sent before it is written");
+    fixture.turn();
+    assert_eq!(fixture.events(1), [Event::Accepted, dispatched(Default, 5)]);
+    let call = fixture.call();
+    assert_eq!(call.kind, CallKind::Post { requested_at: at(5) });
+    fixture.answer(&call, CallOutcome::Recorded);
+    assert_eq!(fixture.last_event(1), settled(Default, 5));
+    assert_eq!(fixture.engine.open_count(), 0);
+}
+
+#[test]
+fn the_same_payment_again_changes_nothing_and_another_amount_is_a_conflict() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    assert_eq!(fixture.accept(1), Accept::Wait);
+    fixture.turn();
+    assert_eq!(fixture.accept(1), Accept::Known);
+    let other = fixture.engine.accept(id(1), Cents::new(1), 0);
+    assert_eq!(other, Accept::Conflict(Cents::new(1990)));
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::Recorded);
+    assert_eq!(fixture.accept(1), Accept::Known);
+    assert_eq!(fixture.journal.len(), 3);
+}
+
+#[test]
+fn a_full_backlog_takes_nothing_more_until_something_is_closed() {
+    let mut fixture = Fixture::new();
+    for number in 0..100 {
+        assert!(matches!(fixture.accept(number), Accept::Writing(_)));
+    }
+    assert_eq!(fixture.accept(200), Accept::Full);
+    assert_eq!(fixture.accept(0), Accept::Wait, "what is known is no new payment");
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), 8);
+    let call = fixture.calls.remove(0);
+    fixture.answer(&call, CallOutcome::Recorded);
+    assert!(matches!(fixture.accept(200), Accept::Writing(_)));
+}
+
+#[test]
+fn a_payment_that_another_record_has_the_right_to_is_closed_as_a_duplicate() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.accept(2);
+    fixture.turn_with(usize::MAX, &[2]);
+    assert_eq!(fixture.events(2), [Event::Accepted, Event::Duplicate]);
+    assert_eq!(fixture.call().id, id(1));
+    assert_eq!(fixture.accept(2), Accept::Known);
+}
+
+#[test]
+fn a_call_known_to_have_failed_sets_the_payment_free_for_the_other_processor() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    fixture.open_breaker(Default);
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::NotRecorded { status: 500 });
+    assert_eq!(fixture.last_event(1), Event::Failed { processor: Default, status: 500 });
+    assert!(fixture.calls.is_empty());
+    fixture.now_ms = 1000;
+    // Default's probe is due and preferred; once that is out, the next payment goes to fallback.
+    fixture.turn();
+    assert_eq!(fixture.call().processor, Default);
+    fixture.accept(2);
+    fixture.turn();
+    fixture.now_ms = 2000;
+    fixture.turn();
+    assert_eq!(fixture.call().processor, Fallback);
+}
+
+#[test]
+fn a_payment_in_doubt_never_goes_to_the_other_processor() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::Unknown);
+    let lookup = fixture.call();
+    assert_eq!((lookup.kind, lookup.processor), (CallKind::Lookup, Default));
+    fixture.answer(&lookup, CallOutcome::Absent);
+    for _ in 0..20 {
+        // Absent, sent again, known not to be recorded by that: the first call is in doubt still.
+        let call = fixture.call();
+        assert_eq!(call.processor, Default);
+        fixture.open_breaker(Default);
+        let outcome = match call.kind {
+            CallKind::Post { .. } => CallOutcome::NotRecorded { status: 500 },
+            CallKind::Lookup => CallOutcome::Absent,
+        };
+        fixture.answer(&call, outcome);
+        while fixture.calls.is_empty() {
+            fixture.now_ms = fixture.wake_ms.unwrap();
+            fixture.turn();
+        }
+    }
+    assert!(!fixture.events(1).iter().any(|event| matches!(event, Event::Failed { .. })));
+    let mut call = fixture.call();
+    while call.kind == CallKind::Lookup {
+        fixture.answer(&call, CallOutcome::Absent);
+        while fixture.calls.is_empty() {
+            fixture.now_ms = fixture.wake_ms.unwrap();
+            fixture.turn();
+        }
+        call = fixture.call();
+    }
+    // The first call was recorded in the end, under its own `requestedAt`.
+    fixture.answer(&call, CallOutcome::AlreadyRecorded);
+    while fixture.calls.is_empty() {
+        fixture.now_ms = fixture.wake_ms.unwrap();
+        fixture.turn();
+    }
+    let lookup = fixture.call();
+    let found = CallOutcome::Found { amount: Cents::new(1990), requested_at: at(0) };
+    fixture.answer(&lookup, found);
+    assert_eq!(fixture.last_event(1), settled(Default, 0));
+}
+
+#[test]
+fn what_a_processor_recorded_counts() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::AlreadyRecorded);
+    let lookup = fixture.call();
+    let found = CallOutcome::Found { amount: Cents::new(1), requested_at: at(77) };
+    fixture.answer(&lookup, found);
+    assert_eq!(fixture.last_event(1), settled(Default, 77));
+    assert_eq!(fixture.journal.last().unwrap().amount, Cents::new(1));
+}
+
+#[test]
+fn a_payment_refused_by_both_is_closed() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::Refused { status: 400 });
+    let call = fixture.call();
+    assert_eq!(call.processor, Fallback);
+    fixture.answer(&call, CallOutcome::Refused { status: 400 });
+    assert_eq!(fixture.last_event(1), Event::Refused { processor: Fallback, status: 400 });
+    assert_eq!(fixture.engine.open_count(), 0);
+}
+
+#[test]
+fn payments_that_the_journal_left_open_are_taken_up_again() {
+    let open = |number: u8, index, in_doubt| OpenPayment {
+        id: id(number),
+        amount: Cents::new(1990),
+        accepted: Position { segment: 1, index },
+        accepted_at: at(0),
+        in_doubt,
+    };
+    let call = Dispatch { processor: Fallback, requested_at: at(0) };
+    let mut fixture = Fixture::recovered(&[open(1, 0, None), open(2, 1, Some(call))]);
+    // The journal of the fixture is as long as the one that was recovered.
+    fixture.journal = vec![
+        PaymentRecord {
+            id: id(9),
+            amount: Cents::new(1),
+            written_at: at(0),
+            event: Event::Accepted
+        };
+        4
+    ];
+    fixture.engine.committed = Position { segment: 1, index: 4 };
+    assert_eq!(fixture.accept(1), Accept::Known);
+    fixture.turn();
+    let mut calls = std::mem::take(&mut fixture.calls);
+    calls.sort_by_key(|call| call.id);
+    assert_eq!((calls[0].id, calls[0].processor), (id(1), Default));
+    assert_eq!(
+        (calls[1].id, calls[1].kind, calls[1].processor),
+        (id(2), CallKind::Lookup, Fallback)
+    );
+}
+
+#[test]
+fn after_a_failed_write_nothing_is_sent_or_acknowledged_that_was_not_written() {
+    for room in 0..4 {
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.turn();
+        let call = fixture.call();
+        fixture.accept(2);
+        fixture.engine.pump(0, at(0));
+        fixture.write(usize::MAX);
+        fixture.decide(&[]);
+        // A batch with payment 1 settled, payment 3 accepted and payment 2 to be sent.
+        fixture.engine.finished(&call, CallOutcome::Recorded, 1, 0);
+        fixture.accept(3);
+        fixture.engine.pump(0, at(0));
+        let accepts_count = fixture.write(room);
+        assert_eq!(accepts_count, u32::from(room >= 2), "room for {room}");
+        let sent = fixture.engine.take_calls();
+        assert_eq!(sent.len(), usize::from(room >= 3), "room for {room}");
+        if room < 3 {
+            assert!(matches!(fixture.accept(4), Accept::Failing(_)));
+            fixture.now_ms += 1000;
+        }
+        fixture.turn();
+        assert_eq!(fixture.last_event(1), settled(Default, 0), "room for {room}");
+        assert!(fixture.events(2).len() >= 2, "room for {room}");
+        assert_eq!(fixture.accept(3) == Accept::Known, room >= 2, "room for {room}");
+    }
+}
+
+#[test]
+fn a_journal_that_works_again_is_noticed_with_the_next_payment() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    assert_eq!(fixture.write(0), 0);
+    let why = Accept::Failing("the disk is full".to_owned());
+    assert_eq!(fixture.accept(1), why);
+    fixture.now_ms = 250;
+    assert_eq!(fixture.accept(1), Accept::Writing(Ticket(0)));
+    assert_eq!(fixture.accept(2), why);
+    assert_eq!(fixture.write(usize::MAX), 1);
+    assert_eq!(fixture.engine.failure(), None);
+    assert!(matches!(fixture.accept(2), Accept::Writing(_)));
+}
+
+#[test]
+fn the_oldest_segment_with_an_open_payment_is_known() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    assert_eq!(fixture.engine.oldest_open_segment(), 1);
+    fixture.accept(2);
+    let batch = fixture.engine.take_batch(at(0)).unwrap();
+    fixture.engine.written(batch, Position { segment: 2, index: 0 }, 1, None, 0);
+    let call = fixture.call();
+    fixture.engine.finished(&call, CallOutcome::Recorded, 1, 0);
+    let batch = fixture.engine.take_batch(at(0)).unwrap();
+    fixture.engine.written(batch, Position { segment: 2, index: 1 }, 1, None, 0);
+    assert_eq!(fixture.engine.oldest_open_segment(), 2);
+}
+
+#[test]
+fn a_purge_drops_what_waits_and_keeps_what_a_processor_may_have() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    let call = fixture.call();
+    fixture.open_breaker(Default);
+    fixture.accept(2);
+    fixture.turn();
+    assert!(fixture.calls.is_empty());
+    fixture.engine.pause();
+    fixture.now_ms = 500;
+    fixture.turn();
+    assert!(fixture.calls.is_empty(), "the probe is due, and nothing is sent during a purge");
+    let cut = fixture.end();
+    fixture.accept(3);
+    fixture.turn();
+    fixture.engine.purged(PurgeNotice { purge: 1, cut });
+    assert_eq!(fixture.accept(1), Accept::Known, "in flight");
+    assert!(matches!(fixture.accept(2), Accept::Writing(_)), "forgotten");
+    assert_eq!(fixture.accept(3), Accept::Known, "accepted after the cut");
+    fixture.answer(&call, CallOutcome::Recorded);
+    assert_eq!(fixture.last_event(1), settled(Default, 0));
+}
+
+#[test]
+fn a_purge_forgets_payments_that_were_closed() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::Recorded);
+    // The notice itself was lost with the connection; the next greeting tells.
+    fixture.engine.pause();
+    fixture.engine.disconnected();
+    let cut = fixture.end();
+    fixture.engine.connected(PurgeNotice { purge: 1, cut });
+    assert!(matches!(fixture.accept(1), Accept::Writing(_)));
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), 1, "it goes on");
+}
+
+#[test]
+fn a_pause_lasts_until_the_store_is_back() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.engine.pump(0, at(0));
+    fixture.write(usize::MAX);
+    fixture.decide(&[]);
+    fixture.engine.pause();
+    fixture.engine.disconnected();
+    fixture.turn();
+    assert!(fixture.calls.is_empty());
+    fixture.engine.connected(NO_PURGE);
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), 1);
+}
+
+#[test]
+fn without_the_store_payments_are_taken_in_and_wait() {
+    let mut fixture = Fixture::new();
+    fixture.engine.disconnected();
+    fixture.accept(1);
+    fixture.turn();
+    assert_eq!(fixture.events(1), [Event::Accepted]);
+    assert!(fixture.calls.is_empty());
+    fixture.engine.connected(NO_PURGE);
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), 1);
+}
+
+#[test]
+fn a_claim_that_was_refused_is_made_again_after_a_pause() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.write(usize::MAX);
+    assert!(fixture.engine.take_claim(0).is_some());
+    assert!(fixture.engine.take_claim(0).is_none(), "one at a time");
+    fixture.engine.claim_refused(0);
+    assert!(fixture.engine.take_claim(0).is_none());
+    let wake_ms = fixture.engine.pump(0, at(0)).unwrap();
+    assert!(fixture.engine.take_claim(wake_ms).is_some());
+}
+
+proptest! {
+    /// Processors that do anything at all: each payment ends settled once, by the processor that
+    /// recorded it, under the moment that this processor holds.
+    #[test]
+    fn whatever_processors_do_each_payment_is_settled_once_where_it_was_recorded(
+        steps in proptest::collection::vec((0..8_u8, any::<u8>(), 0..500_u64), 50..400),
+    ) {
+        let mut fixture = Fixture::new();
+        let mut world = World::default();
+        let mut accepted = 0;
+        for (kind, choice, step_ms) in steps {
+            fixture.now_ms += step_ms;
+            match kind {
+                0 if accepted < 60 => {
+                    fixture.accept(accepted);
+                    accepted += 1;
+                }
+                1 => world.default_is_down = choice % 2 == 0,
+                _ if !fixture.calls.is_empty() => {
+                    let call = fixture.calls.remove(usize::from(choice) % fixture.calls.len());
+                    let outcome = world.serve(&call, kind);
+                    fixture.answer(&call, outcome);
+                }
+                _ => {}
+            }
+            if choice % 16 == 0 {
+                world.record_one_late(choice);
+            }
+            fixture.turn();
+        }
+        // Everything heals, and everything is settled.
+        world.default_is_down = false;
+        while world.record_one_late(0) {}
+        for _ in 0..3000 {
+            fixture.now_ms += 100;
+            fixture.turn();
+            while !fixture.calls.is_empty() {
+                let call = fixture.calls.remove(0);
+                let outcome = world.serve(&call, 7);
+                fixture.answer(&call, outcome);
+            }
+            if fixture.engine.open_count() == 0 {
+                break;
+            }
+        }
+        for number in 0..accepted {
+            let settlements: Vec<_> = fixture
+                .events(number)
+                .into_iter()
+                .filter(|event| matches!(event, Event::Settled { .. }))
+                .collect();
+            let recorded: Vec<_> = Processor::ALL
+                .into_iter()
+                .filter_map(|processor| {
+                    let requested_at = *world.books[processor.index()].get(&id(number))?;
+                    Some(Event::Settled { processor, requested_at })
+                })
+                .collect();
+            prop_assert_eq!(recorded.len(), 1, "payment {} is recorded once", number);
+            prop_assert_eq!(&settlements, &recorded, "payment {}", number);
+        }
+    }
+}
+
+/// Two processors with books, and calls that are recorded late.
+#[derive(std::default::Default)]
+struct World {
+    books: [BTreeMap<CorrelationId, TimestampMs>; 2],
+    late: Vec<Call>,
+    default_is_down: bool,
+}
+
+impl World {
+    fn record(&mut self, call: &Call) -> bool {
+        let CallKind::Post { requested_at } = call.kind else { return false };
+        let book = &mut self.books[call.processor.index()];
+        if book.contains_key(&call.id) {
+            return false;
+        }
+        book.insert(call.id, requested_at);
+        true
+    }
+
+    /// Serves a call: in time and well where `kind` is 7, else in one of many ways.
+    fn serve(&mut self, call: &Call, kind: u8) -> CallOutcome {
+        if call.kind == CallKind::Lookup {
+            let found = self.books[call.processor.index()].get(&call.id);
+            return match found {
+                _ if kind == 2 => CallOutcome::Unknown,
+                Some(requested_at) => {
+                    CallOutcome::Found { amount: call.amount, requested_at: *requested_at }
+                }
+                None => CallOutcome::Absent,
+            };
+        }
+        let is_down = self.default_is_down && call.processor == Default;
+        match kind {
+            2 => CallOutcome::NotRecorded { status: 500 },
+            6 | 7 if is_down => CallOutcome::NotRecorded { status: 500 },
+            3 => {
+                self.record(call);
+                CallOutcome::Unknown
+            }
+            4 => {
+                self.late.push(*call);
+                CallOutcome::Unknown
+            }
+            5 => CallOutcome::Unknown,
+            _ if self.record(call) => CallOutcome::Recorded,
+            _ => CallOutcome::AlreadyRecorded,
+        }
+    }
+
+    /// A call whose caller has given up is recorded after all.
+    fn record_one_late(&mut self, choice: u8) -> bool {
+        if self.late.is_empty() {
+            return false;
+        }
+        let call = self.late.remove(usize::from(choice) % self.late.len());
+        self.record(&call);
+        true
+    }
+}

@@ -1,0 +1,167 @@
+//! What the engine writes: batches of records, and what follows once they are in the journal.
+
+use ledger::journal::{Event, PaymentRecord, Position};
+use ledger::{Cents, CorrelationId, TimestampMs};
+
+use super::payment::{Key, Payment, Stage};
+use super::{Call, CallKind, Engine};
+
+/// While the journal fails, one payment in this time is let through to see whether it works again.
+const FAILING_PROBE_MS: u64 = 250;
+
+/// Records to be written together.
+#[derive(Debug)]
+pub struct Batch {
+    /// The records, in order.
+    pub records: Vec<PaymentRecord>,
+    keys: Vec<Key>,
+}
+
+/// The journal cannot be written.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub why: String,
+    pub probe_at_ms: u64,
+}
+
+impl Failure {
+    pub fn probe_later(&mut self, now_ms: u64) {
+        self.probe_at_ms = now_ms + FAILING_PROBE_MS;
+    }
+}
+
+impl Engine {
+    /// The records to be written next, if there are any. Nothing of them counts before
+    /// [`Engine::written`].
+    pub fn take_batch(&mut self, now: TimestampMs) -> Option<Batch> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        self.pending_accepts_count = 0;
+        let mut batch = Batch {
+            records: Vec::with_capacity(self.pending.len()),
+            keys: Vec::with_capacity(self.pending.len()),
+        };
+        for (key, id, amount, event) in self.pending.drain(..) {
+            batch.records.push(PaymentRecord { id, amount, written_at: now, event });
+            batch.keys.push(key);
+        }
+        Some(batch)
+    }
+
+    /// Takes in that the first `count` records of a batch are in the journal from `first` on, and
+    /// why the others are not. Gives how many acceptances were written.
+    pub fn written(
+        &mut self,
+        batch: Batch,
+        first: Position,
+        count: usize,
+        failure: Option<String>,
+        now_ms: u64,
+    ) -> u32 {
+        let mut accepts_count = 0;
+        let mut unwritten = Vec::new();
+        let items = batch.records.into_iter().zip(batch.keys).zip(0..);
+        for ((record, key), index) in items {
+            if (index as usize) < count {
+                accepts_count += u32::from(record.event == Event::Accepted);
+                self.record_written(key, &record, first.plus(index));
+            } else if let Some(kept) = self.record_unwritten(key, &record) {
+                unwritten.push(kept);
+            }
+        }
+        if count > 0 {
+            let count = u32::try_from(count).expect("a batch is far below 2^32 records");
+            self.committed = first.plus(count);
+        }
+        unwritten.append(&mut self.pending);
+        self.pending = unwritten;
+        self.note_failure(failure, now_ms);
+        accepts_count
+    }
+
+    fn note_failure(&mut self, failure: Option<String>, now_ms: u64) {
+        match (failure, self.failure.take()) {
+            (Some(why), before) => {
+                if before.is_none() {
+                    tracing::error!("{why}. No payment is accepted until that works again");
+                }
+                self.failure = Some(Failure { why, probe_at_ms: now_ms + FAILING_PROBE_MS });
+            }
+            (None, Some(_)) => tracing::info!("the journal can be written again"),
+            (None, None) => {}
+        }
+    }
+
+    fn record_written(&mut self, key: Key, record: &PaymentRecord, position: Position) {
+        match record.event {
+            Event::Accepted => {
+                if let Some(payment) = self.payments.get_mut(key) {
+                    payment.accepted = position;
+                    payment.stage = Stage::Undecided;
+                    self.undecided.push_back(key);
+                    *self.open_by_segment.entry(position.segment).or_default() += 1;
+                }
+            }
+            Event::Dispatched { processor, requested_at } => {
+                let (id, amount) = (record.id, record.amount);
+                let kind = CallKind::Post { requested_at };
+                self.calls.push(Call { key, id, amount, processor, kind });
+            }
+            Event::Failed { .. } => {}
+            Event::Settled { .. } | Event::Refused { .. } | Event::Duplicate => {
+                if let Some(payment) = self.close(key) {
+                    self.known.close(payment.id);
+                }
+            }
+        }
+    }
+
+    /// Undoes what was prepared with a record that could not be written, or keeps the record to be
+    /// written later.
+    fn record_unwritten(
+        &mut self,
+        key: Key,
+        record: &PaymentRecord,
+    ) -> Option<(Key, CorrelationId, Cents, Event)> {
+        match record.event {
+            Event::Accepted => {
+                self.payments.remove(key);
+                self.known.forget(record.id);
+                None
+            }
+            Event::Dispatched { processor, .. } => {
+                self.router.withdrawn(processor);
+                self.make_ready(key);
+                None
+            }
+            event => Some((key, record.id, record.amount, event)),
+        }
+    }
+
+    /// Removes a payment from the open ones.
+    pub(super) fn close(&mut self, key: Key) -> Option<Payment> {
+        let payment = self.payments.remove(key)?;
+        let segment = payment.accepted.segment;
+        if let Some(count) = self.open_by_segment.get_mut(&segment) {
+            *count -= 1;
+            if *count == 0 {
+                self.open_by_segment.remove(&segment);
+            }
+        }
+        Some(payment)
+    }
+
+    /// Why the journal cannot be written, while it cannot.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_ref().map(|failure| failure.why.as_str())
+    }
+
+    /// The oldest segment in which a payment was accepted that is still open; the one that is
+    /// written to where there is none.
+    #[must_use]
+    pub fn oldest_open_segment(&self) -> u32 {
+        self.open_by_segment.keys().next().copied().unwrap_or(self.committed.segment)
+    }
+}

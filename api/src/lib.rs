@@ -1,0 +1,3 @@
+//! The api.
+pub mod engine;
+pub mod router;
