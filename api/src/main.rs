@@ -1,2 +1,23 @@
-//! To be written.
-fn main() {}
+//! The process of an API instance.
+
+use std::process::ExitCode;
+
+use api::{ApiError, ApiSettings};
+use ledger::daemon::{
+    EXIT_DATA, EXIT_SOFTWARE, exit_code, settings, shutdown_signal, start_logging,
+};
+use tokio::runtime::{Builder, LocalOptions};
+
+fn main() -> ExitCode {
+    let settings: ApiSettings = settings();
+    start_logging(settings.log);
+    let result = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(ApiError::Start)
+        .and_then(|runtime| runtime.block_on(api::run(&settings, shutdown_signal())));
+    exit_code(result.map_err(|error| {
+        let code = if error.is_damage() { EXIT_DATA } else { EXIT_SOFTWARE };
+        (code, error.to_string())
+    }))
+}

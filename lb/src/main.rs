@@ -1,1 +1,23 @@
-fn main() {}
+//! The balancer's process.
+
+use std::process::ExitCode;
+
+use lb::{LbError, LbSettings};
+use ledger::daemon::{EXIT_SOFTWARE, exit_code, settings, shutdown_signal, start_logging};
+use tokio::runtime::{Builder, LocalOptions};
+
+fn main() -> ExitCode {
+    let settings: LbSettings = settings();
+    start_logging(settings.log);
+    let result = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(LbError::Start)
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let listener = lb::listen(&settings)?;
+                lb::run(&settings, listener, shutdown_signal()).await
+            })
+        });
+    exit_code(result.map_err(|error| (EXIT_SOFTWARE, error.to_string())))
+}

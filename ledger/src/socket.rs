@@ -1,12 +1,16 @@
-//! Unix sockets that only processes of the same user can use.
+//! Unix sockets that only processes of the same user can use, and TCP connections that end well.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+use std::time::Duration;
+
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::net::UnixListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener};
+use tokio::time::timeout;
 
 /// Only the owner may connect.
 const SOCKET_MODE: u32 = 0o600;
@@ -67,6 +71,31 @@ pub fn check_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
     let what = format!("a process of user {} may not use this socket", peer.uid.as_raw());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+}
+
+/// How long a peer may take to close its side.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of a peer that are read and thrown away, at most.
+const LINGER_BYTES_MAX: usize = 256 << 10;
+
+/// Writes the last bytes of a connection and closes it such that the peer can read them: a
+/// connection that is closed with bytes of the peer unread is reset, and takes the answer with it.
+pub async fn close_with(mut stream: TcpStream, last_bytes: &[u8]) {
+    let closing = async {
+        stream.write_all(last_bytes).await?;
+        stream.shutdown().await?;
+        let mut bytes = vec![0; 16 << 10];
+        let mut count = 0;
+        while count < LINGER_BYTES_MAX {
+            match stream.read(&mut bytes).await? {
+                0 => break,
+                more => count += more,
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever goes wrong, the connection ends here.
+    let _ = timeout(LINGER_TIMEOUT, closing).await;
 }
 
 #[cfg(test)]

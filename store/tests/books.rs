@@ -150,9 +150,7 @@ fn views_that_are_deleted_or_damaged_are_made_again() {
         ("sled deleted", |store| fs::remove_dir_all(store.join("sled-0")).unwrap()),
         ("sled overwritten", |store| overwrite(&store.join("sled-0"), |bytes| bytes.fill(0xa5))),
         ("sled cut", |store| {
-            overwrite(&store.join("sled-0"), |bytes| {
-                bytes.truncate(bytes.len() / 3);
-            })
+            overwrite(&store.join("sled-0"), |bytes| bytes.truncate(bytes.len() / 3));
         }),
         ("index deleted", |store| fs::remove_dir_all(store.join("index")).unwrap()),
         ("index overwritten", |store| overwrite(&store.join("index"), |bytes| bytes.fill(0xa5))),

@@ -70,12 +70,11 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::payment::Payments;
 
     #[test]
     fn only_the_last_closed_ones_are_kept() {
         let mut known = Known::new(2);
-        let key = Payments::default().insert(crate::engine::tests::payment(1));
+        let key = crate::engine::tests::key();
         let ids: Vec<_> = (0..4).map(|number| CorrelationId::from_bytes([number; 16])).collect();
         for id in &ids {
             known.open(*id, Cents::new(1), key);

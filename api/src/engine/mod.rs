@@ -16,7 +16,7 @@ mod outcomes;
 mod payment;
 mod sending;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writing;
 
 use std::cmp::Reverse;

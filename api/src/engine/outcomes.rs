@@ -81,17 +81,17 @@ impl Engine {
         match outcome {
             CallOutcome::Recorded => self.settle(call, call.amount, requested_at),
             CallOutcome::NotRecorded { status } => {
-                if !self.is_in_doubt(call.key) {
-                    self.set_free(call, status);
-                } else {
+                if self.is_in_doubt(call.key) {
                     self.doubt(call, now_ms);
+                } else {
+                    self.set_free(call, status);
                 }
             }
             CallOutcome::Refused { status } => {
-                if !self.is_in_doubt(call.key) {
-                    self.refuse(call, status);
-                } else {
+                if self.is_in_doubt(call.key) {
                     self.doubt(call, now_ms);
+                } else {
+                    self.refuse(call, status);
                 }
             }
             CallOutcome::AlreadyRecorded

@@ -23,7 +23,7 @@ const NO_PURGE: PurgeNotice = PurgeNotice { purge: 0, cut: Position::START };
 
 use Processor::{Default, Fallback};
 
-pub(crate) fn payment(number: u8) -> Payment {
+fn payment(number: u8) -> Payment {
     Payment {
         id: id(number),
         amount: Cents::new(1990),
@@ -34,6 +34,11 @@ pub(crate) fn payment(number: u8) -> Payment {
         refused_by: None,
         attempts_count: 0,
     }
+}
+
+/// Some key, for calls that no engine knows of.
+pub(crate) fn key() -> Key {
+    Payments::default().insert(payment(0))
 }
 
 fn id(number: u8) -> CorrelationId {

@@ -152,6 +152,12 @@ impl Engine {
         Some(payment)
     }
 
+    /// Whether there are records to be written.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Why the journal cannot be written, while it cannot.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {

@@ -25,6 +25,7 @@ struct Faults {
     room_bytes: Option<usize>,
     sync_fails: bool,
     truncate_fails: bool,
+    writes_count: usize,
 }
 
 /// A file in memory.
@@ -59,6 +60,11 @@ impl MemoryDisk {
     /// Makes every truncation fail, or work again.
     pub fn set_truncate_fails(&self, fails: bool) {
         locked(&locked(&self.state).faults).truncate_fails = fails;
+    }
+
+    /// How many writes succeeded since the last call.
+    pub fn count_writes(&self) -> usize {
+        std::mem::take(&mut locked(&locked(&self.state).faults).writes_count)
     }
 
     /// A copy of a file's bytes.
@@ -177,6 +183,7 @@ impl DiskFile for MemoryFile {
             bytes.resize(from + count, 0);
         }
         bytes[from..from + count].copy_from_slice(&new[..count]);
+        faults.writes_count += 1;
         if let Some(room) = &mut faults.room_bytes {
             *room -= count;
         }

@@ -287,6 +287,46 @@ fn a_sync_covers_what_was_written_and_tells_when_it_fails() {
     assert!(error.to_string().starts_with("cannot sync"), "{error}");
 }
 
+#[test]
+fn after_a_failed_sync_everything_unsynced_is_written_again() {
+    let disk = written(SMALL, 0..5);
+    let (mut journal, _, _) = open(&disk, SMALL).unwrap();
+    assert!(journal.is_unsynced());
+    let job = journal.take_unsynced();
+    job.run().unwrap();
+    journal.synced(job.through());
+    assert!(!journal.is_unsynced());
+
+    for record in records(5..25) {
+        append(&mut journal, &[record]);
+    }
+    disk.set_sync_fails(true);
+    assert!(journal.take_unsynced().run().is_err());
+    disk.set_sync_fails(false);
+    let before: Vec<_> = (1..=3).map(|number| disk.bytes(&segment_file_name(number))).collect();
+    disk.count_writes();
+    journal.rewrite_unsynced().unwrap();
+    // Three heads, the 20 records that were not synced, and two seals.
+    assert_eq!(disk.count_writes(), 3 + 20 + 2);
+    let after: Vec<_> = (1..=3).map(|number| disk.bytes(&segment_file_name(number))).collect();
+    assert_eq!(before, after);
+    let job = journal.take_unsynced();
+    job.run().unwrap();
+    journal.synced(job.through());
+    assert!(!journal.is_unsynced());
+}
+
+#[test]
+fn what_changed_under_a_failed_sync_is_damage() {
+    let disk = written(CONFIG, 0..5);
+    let (mut journal, _, _) = open(&disk, CONFIG).unwrap();
+    let name = segment_file_name(1);
+    let mut bytes = disk.bytes(&name).unwrap();
+    bytes[64 + 2 * 48 + 9] ^= 1;
+    disk.put(&name, bytes);
+    assert!(matches!(journal.rewrite_unsynced(), Err(JournalError::Damaged { .. })));
+}
+
 fn read_all(reader: &mut JournalReader<MemoryDisk>) -> Vec<PaymentRecord> {
     let mut seen = Vec::new();
     reader

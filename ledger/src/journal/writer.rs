@@ -68,6 +68,8 @@ pub struct Journal<D: Disk> {
     cut_before_write: bool,
     buffer: Vec<u8>,
     unsynced: Unsynced<D>,
+    /// Everything before this place survives a power cut.
+    synced: Position,
 }
 
 struct OpenSegment<F> {
@@ -105,6 +107,7 @@ impl<D: Disk> Journal<D> {
             cut_before_write: false,
             buffer: Vec::new(),
             unsynced: Unsynced { files: Vec::new(), folder: false },
+            synced: Position { segment: first.unwrap_or(1), index: 0 },
         };
         let Some(first) = first else {
             journal.begin_segment(1, now)?;
@@ -148,12 +151,45 @@ impl<D: Disk> Journal<D> {
     }
 
     /// What must be synced so that all that was appended so far survives a power cut. The caller
-    /// runs it, on whichever thread may wait for the disk.
+    /// runs it, on whichever thread may wait for the disk, and says [`Journal::synced`] once that
+    /// succeeded.
     pub fn take_unsynced(&mut self) -> SyncJob<D> {
         let mut files = std::mem::take(&mut self.unsynced.files);
         files.extend(self.open.as_ref().map(|segment| segment.file.clone()));
         let folder = std::mem::take(&mut self.unsynced.folder).then(|| self.disk.clone());
-        SyncJob { files, folder, description: self.disk.describe("") }
+        SyncJob { files, folder, through: self.end, description: self.disk.describe("") }
+    }
+
+    /// Takes in that everything before this place survives a power cut.
+    pub fn synced(&mut self, through: Position) {
+        self.synced = self.synced.max(through);
+    }
+
+    /// Whether anything was appended that was not synced since.
+    #[must_use]
+    pub fn is_unsynced(&self) -> bool {
+        self.synced < self.end
+    }
+
+    /// Writes everything again that was not synced, in its place, after a sync that failed: the
+    /// operating system may take what it could not write for written, so that the next sync alone
+    /// would prove nothing.
+    ///
+    /// # Errors
+    /// The disk refuses, or what it gives back is not what was written.
+    pub fn rewrite_unsynced(&mut self) -> Result<(), JournalError> {
+        for number in self.synced.segment..=self.end.segment {
+            let name = segment_file_name(number);
+            let failed = |error| JournalError::io("write again", self.disk.describe(&name))(error);
+            let file = self.disk.open(&name).map_err(failed)?;
+            let header = read_header(&self.disk, &name, &file)?
+                .ok_or_else(|| damaged(&self.disk, &name, 0, "its head is missing".to_owned()))?;
+            let first = if number == self.synced.segment { self.synced.index } else { 0 };
+            rewrite(&self.disk, &name, &file, &header, first)?;
+            self.unsynced.files.push(file);
+        }
+        self.unsynced.folder = true;
+        Ok(())
     }
 
     /// Seals the open segment, unless it is empty, and begins the next one.
@@ -362,7 +398,7 @@ impl<D: Disk> Journal<D> {
         let file = self
             .create_or_reuse(&name)
             .map_err(JournalError::io("create", self.disk.describe(&name)))?;
-        write_whole(&file, &header.encode())
+        write_whole(&file, 0, &header.encode())
             .map_err(JournalError::io("write", self.disk.describe(&name)))?;
         self.open = Some(OpenSegment { file, checksum: header.checksum() });
         self.end = Position { segment: number, index: 0 };
@@ -392,10 +428,17 @@ impl<D: Disk> Journal<D> {
 pub struct SyncJob<D: Disk> {
     files: Vec<D::File>,
     folder: Option<D>,
+    through: Position,
     description: String,
 }
 
 impl<D: Disk> SyncJob<D> {
+    /// The end of what the job makes survive a power cut.
+    #[must_use]
+    pub fn through(&self) -> Position {
+        self.through
+    }
+
     /// Syncs, and waits for the disk.
     ///
     /// # Errors
@@ -484,10 +527,36 @@ pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<u32>, JournalError> {
     Ok(numbers)
 }
 
-fn write_whole<F: DiskFile>(file: &F, bytes: &[u8]) -> io::Result<()> {
+/// Writes a segment's head and its records from this index on in their places again.
+fn rewrite<D: Disk>(
+    disk: &D,
+    name: &str,
+    file: &D::File,
+    header: &SegmentHeader,
+    first: u32,
+) -> Result<(), JournalError> {
+    let failed = |error| JournalError::io("write again", disk.describe(name))(error);
+    write_whole(file, 0, &header.encode()).map_err(failed)?;
+    let size = file.size().map_err(failed)?;
+    let mut index = first;
+    while record_offset(index + 1) <= size {
+        let offset = record_offset(index);
+        let mut bytes = [0; RECORD_BYTES];
+        file.read_at(offset, &mut bytes).map_err(failed)?;
+        let place = Place { header_checksum: header.checksum(), index };
+        if let Err(error) = Record::decode(&bytes, place) {
+            return Err(damaged(disk, name, offset, error.to_string()));
+        }
+        write_whole(file, offset, &bytes).map_err(failed)?;
+        index += 1;
+    }
+    Ok(())
+}
+
+fn write_whole<F: DiskFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let mut written = 0;
     while written < bytes.len() {
-        match file.write_at(written as u64, &bytes[written..])? {
+        match file.write_at(offset + written as u64, &bytes[written..])? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             count => written += count,
         }

@@ -1,0 +1,412 @@
+//! The driver: gives the engine a journal, a clock, processors and the store.
+//!
+//! Everything that happens in one turn of the runtime (requests that were read, answers that came in)
+//! is written with one write: whoever has something for the engine wakes the driver, which runs after
+//! all that were ready, writes what the engine has gathered, and only then lets responses and calls
+//! go out.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ledger::clock::{self, Monotonic};
+use ledger::disk::Disk;
+use ledger::journal::{Journal, JournalError};
+use ledger::protocol::PurgeNotice;
+use ledger::{Cents, CorrelationId, Processor};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::engine::{Accept, Batch, Call, CallOutcome, Engine};
+use crate::processor::ProcessorClient;
+use crate::router::Health;
+use crate::store_client::{StoreClient, StoreEvent};
+use crate::syncer::Syncer;
+
+/// The pause before a sync that failed is tried again.
+const SYNC_RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The pause before records that could not be written are tried again.
+const WRITE_RETRY_MS: u64 = 250;
+
+/// What an acknowledged payment survives.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// Every crash of any process; the disk is written to in the background
+    Process,
+    /// A power cut as well: nothing is acknowledged or sent before it is on the disk
+    Disk,
+}
+
+/// What became of a payment that was posted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Accepted {
+    /// It will be settled.
+    Yes,
+    /// Its id was accepted before with this other amount.
+    Conflict(Cents),
+    /// There is no room for another open payment.
+    Full,
+    /// The journal cannot be written, for this reason.
+    Failing(String),
+}
+
+/// Payments that are written together, and who waits for them.
+#[derive(Default)]
+struct Commit {
+    /// How many of them were written, once that is known.
+    written_count: Cell<Option<u32>>,
+    done: Notify,
+}
+
+impl Commit {
+    async fn wait(&self) -> u32 {
+        loop {
+            match self.written_count.get() {
+                Some(count) => return count,
+                None => self.done.notified().await,
+            }
+        }
+    }
+
+    /// The first word counts: a commit that was given up stays so.
+    fn finish(&self, written_count: u32) {
+        if self.written_count.get().is_none() {
+            self.written_count.set(Some(written_count));
+            self.done.notify_waiters();
+        }
+    }
+}
+
+/// The driver of one engine. `D` is the disk of its journal.
+pub struct Driver<D: Disk> {
+    engine: RefCell<Engine>,
+    journal: RefCell<Journal<D>>,
+    clock: Monotonic,
+    durability: Durability,
+    syncer: Syncer<D>,
+    /// Something was given to the engine.
+    woken: Notify,
+    /// Something was written that is to be synced in the background.
+    written: Notify,
+    /// The commit that the next payment becomes a part of.
+    next_commit: RefCell<Rc<Commit>>,
+    /// The commit that is being written.
+    current_commit: RefCell<Option<Rc<Commit>>>,
+    /// Why the disk cannot be synced, while it cannot.
+    sync_failure: RefCell<Option<String>>,
+    purge_is_near: Cell<bool>,
+    calls_count: Cell<usize>,
+    stopping: Cell<bool>,
+    calls_ended: Notify,
+}
+
+impl<D> Driver<D>
+where
+    D: Disk + Send + 'static,
+{
+    /// A driver of this engine, with the journal that it was recovered from.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn new(
+        engine: Engine,
+        journal: Journal<D>,
+        clock: Monotonic,
+        durability: Durability,
+    ) -> std::io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            engine: RefCell::new(engine),
+            journal: RefCell::new(journal),
+            clock,
+            durability,
+            syncer: Syncer::start()?,
+            woken: Notify::new(),
+            written: Notify::new(),
+            next_commit: RefCell::default(),
+            current_commit: RefCell::default(),
+            sync_failure: RefCell::default(),
+            purge_is_near: Cell::new(false),
+            calls_count: Cell::new(0),
+            stopping: Cell::new(false),
+            calls_ended: Notify::new(),
+        }))
+    }
+
+    /// Takes a payment in, and returns once it cannot be lost any more.
+    pub async fn accept(&self, id: CorrelationId, amount: Cents) -> Accepted {
+        loop {
+            if let Some(why) = self.sync_failure.borrow().as_ref() {
+                return Accepted::Failing(why.clone());
+            }
+            let accept = self.engine.borrow_mut().accept(id, amount, self.clock.elapsed_ms());
+            match accept {
+                Accept::Writing(ticket) => {
+                    let commit = Rc::clone(&self.next_commit.borrow());
+                    self.woken.notify_one();
+                    let written_count = commit.wait().await;
+                    return if ticket.0 < written_count {
+                        Accepted::Yes
+                    } else {
+                        Accepted::Failing(self.failure().unwrap_or_default())
+                    };
+                }
+                Accept::Wait => {
+                    let current = self.current_commit.borrow().clone();
+                    let commit = current.unwrap_or_else(|| Rc::clone(&self.next_commit.borrow()));
+                    commit.wait().await;
+                }
+                Accept::Known => return Accepted::Yes,
+                Accept::Conflict(amount) => return Accepted::Conflict(amount),
+                Accept::Full => return Accepted::Full,
+                Accept::Failing(why) => return Accepted::Failing(why),
+            }
+        }
+    }
+
+    /// Why no payment is taken in, while none is.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let sync_failure = self.sync_failure.borrow().clone();
+        sync_failure.or_else(|| self.engine.borrow().failure().map(str::to_owned))
+    }
+
+    /// Payments that are not closed.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.engine.borrow().open_count()
+    }
+
+    /// Takes in what became of a call.
+    pub fn finished(&self, call: &Call, outcome: CallOutcome, latency_ms: u64) {
+        let now_ms = self.clock.elapsed_ms();
+        self.engine.borrow_mut().finished(call, outcome, latency_ms, now_ms);
+        self.calls_count.set(self.calls_count.get() - 1);
+        if self.calls_count.get() == 0 {
+            self.calls_ended.notify_one();
+        }
+        self.woken.notify_one();
+    }
+
+    /// Takes in what a processor says of itself.
+    pub fn heard(&self, processor: Processor, health: Health) {
+        self.engine.borrow_mut().heard(processor, health, self.clock.elapsed_ms());
+        self.woken.notify_one();
+    }
+
+    /// Takes in what the store says.
+    pub fn heard_store(&self, event: StoreEvent) {
+        let mut engine = self.engine.borrow_mut();
+        match event {
+            StoreEvent::Connected(notice) => engine.connected(notice),
+            StoreEvent::Disconnected => engine.disconnected(),
+            StoreEvent::Decided { through, losers } => engine.decided(through, &losers),
+            StoreEvent::ClaimRefused(why) => {
+                tracing::warn!("the store cannot decide: {why}");
+                engine.claim_refused(self.clock.elapsed_ms());
+            }
+            StoreEvent::PreparePurge => {
+                engine.pause();
+                self.purge_is_near.set(true);
+            }
+            StoreEvent::PurgeAborted => self.resume(&mut engine),
+            StoreEvent::Purged(notice) => {
+                engine.purged(notice);
+                let oldest_needed = engine.oldest_open_segment().min(notice.cut.segment);
+                self.remove_void_segments(oldest_needed, notice);
+            }
+        }
+        if self.stopping.get() {
+            engine.pause();
+        }
+        self.woken.notify_one();
+    }
+
+    fn resume(&self, engine: &mut Engine) {
+        self.purge_is_near.set(false);
+        engine.resume();
+    }
+
+    fn remove_void_segments(&self, oldest_needed: u32, notice: PurgeNotice) {
+        self.purge_is_near.set(false);
+        match self.journal.borrow_mut().remove_segments_before(oldest_needed) {
+            Ok(count) => {
+                tracing::info!(purge = notice.purge, "purged; {count} segments are removed");
+            }
+            Err(error) => tracing::warn!("{error}. The next purge removes it"),
+        }
+    }
+
+    /// Drives the engine for ever.
+    ///
+    /// # Errors
+    /// The journal is damaged.
+    pub async fn run(
+        &self,
+        clients: &[Rc<ProcessorClient>; 2],
+        store: &StoreClient,
+    ) -> Result<(), JournalError> {
+        let mut wake_ms = None;
+        loop {
+            match wake_ms {
+                None => self.woken.notified().await,
+                Some(at_ms) => {
+                    let pause = u64::saturating_sub(at_ms, self.clock.elapsed_ms());
+                    tokio::select! {
+                        () = self.woken.notified() => {}
+                        () = sleep(Duration::from_millis(pause)) => {}
+                    }
+                }
+            }
+            wake_ms = self.turn(clients, store).await?;
+        }
+    }
+
+    /// Writes what there is to write, and makes the calls and claims that follow from it. Gives the
+    /// time of the next turn if nothing happens until then.
+    async fn turn(
+        &self,
+        clients: &[Rc<ProcessorClient>; 2],
+        store: &StoreClient,
+    ) -> Result<Option<u64>, JournalError> {
+        let wake_ms = loop {
+            let now = clock::now();
+            let wake_ms = self.engine.borrow_mut().pump(self.clock.elapsed_ms(), now);
+            let batch = self.engine.borrow_mut().take_batch(now);
+            let is_last = batch.is_none();
+            if let Some(batch) = batch {
+                self.write(batch).await?;
+            }
+            let calls = self.engine.borrow_mut().take_calls();
+            self.calls_count.set(self.calls_count.get() + calls.len());
+            for call in calls {
+                clients[call.processor.index()].start(call);
+            }
+            if is_last {
+                break wake_ms;
+            }
+            if self.engine.borrow().failure().is_some() {
+                let retry_ms = self.clock.elapsed_ms() + WRITE_RETRY_MS;
+                break Some(wake_ms.map_or(retry_ms, |wake_ms| wake_ms.min(retry_ms)));
+            }
+        };
+        if self.purge_is_near.replace(false) {
+            self.prepare_purge(store);
+        }
+        let claim = self.engine.borrow_mut().take_claim(self.clock.elapsed_ms());
+        if let Some(through) = claim {
+            store.claim(through);
+        }
+        Ok(wake_ms)
+    }
+
+    /// Everything that was to be sent is written. A new segment lets the old ones be removed.
+    fn prepare_purge(&self, store: &StoreClient) {
+        let oldest_open = self.engine.borrow().oldest_open_segment();
+        if let Err(error) = self.journal.borrow_mut().rotate(oldest_open, clock::now()) {
+            tracing::warn!("{error}. The purge leaves a segment behind");
+        }
+        store.prepared();
+    }
+
+    /// Writes a batch, and tells everyone what of it is in the journal.
+    async fn write(&self, batch: Batch) -> Result<(), JournalError> {
+        let commit = self.next_commit.take();
+        *self.current_commit.borrow_mut() = Some(Rc::clone(&commit));
+        let oldest_open = self.engine.borrow().oldest_open_segment();
+        let appended = self.journal.borrow_mut().append(&batch.records, oldest_open, clock::now());
+        if appended.count > 0 {
+            match self.durability {
+                Durability::Process => self.written.notify_one(),
+                Durability::Disk => self.sync(Some(&commit)).await?,
+            }
+        }
+        let failure = appended.error.map(|error| error.to_string());
+        let now_ms = self.clock.elapsed_ms();
+        let written_count = self.engine.borrow_mut().written(
+            batch,
+            appended.first,
+            appended.count,
+            failure,
+            now_ms,
+        );
+        *self.current_commit.borrow_mut() = None;
+        commit.finish(written_count);
+        Ok(())
+    }
+
+    /// Syncs the journal, however often it takes. While it fails, nobody is told that anything was
+    /// accepted.
+    async fn sync(&self, commit: Option<&Commit>) -> Result<(), JournalError> {
+        loop {
+            let job = self.journal.borrow_mut().take_unsynced();
+            match self.syncer.sync(job).await {
+                Ok(through) => {
+                    self.journal.borrow_mut().synced(through);
+                    if self.sync_failure.take().is_some() {
+                        tracing::info!("the journal can be synced again");
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    if self.sync_failure.replace(Some(why.clone())).is_none() {
+                        tracing::error!("{why}. No payment is accepted until that works again");
+                    }
+                    if let Some(commit) = commit {
+                        commit.finish(0);
+                    }
+                }
+            }
+            sleep(SYNC_RETRY_PAUSE).await;
+            let rewritten = self.journal.borrow_mut().rewrite_unsynced();
+            match rewritten {
+                Ok(()) => {}
+                Err(damage @ (JournalError::Damaged { .. } | JournalError::Missing { .. })) => {
+                    return Err(damage);
+                }
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+    }
+
+    /// Syncs the journal in the background, for ever, once in each `interval` in which it grows.
+    ///
+    /// # Errors
+    /// The journal is damaged.
+    pub async fn sync_in_background(&self, interval: Duration) -> Result<(), JournalError> {
+        loop {
+            self.written.notified().await;
+            sleep(interval).await;
+            self.sync(None).await?;
+        }
+    }
+
+    /// Sends nothing new, and waits, while [`Driver::run`] goes on, until all calls are back and what
+    /// came of them is on the disk; at most as long as the limit. A call that is still in flight then
+    /// is in doubt, and resolved after the next start.
+    pub async fn stop(&self, limit: Duration) {
+        self.stopping.set(true);
+        self.engine.borrow_mut().pause();
+        let all_done = async {
+            while self.calls_count.get() > 0 {
+                self.calls_ended.notified().await;
+            }
+            while self.engine.borrow().has_pending() {
+                let commit = Rc::clone(&self.next_commit.borrow());
+                self.woken.notify_one();
+                commit.wait().await;
+            }
+        };
+        if timeout(limit, all_done).await.is_err() {
+            tracing::warn!(
+                calls = self.calls_count.get(),
+                "ending with calls in flight; they are resolved after the next start"
+            );
+        }
+        let job = self.journal.borrow_mut().take_unsynced();
+        if let Err(error) = self.syncer.sync(job).await {
+            tracing::error!("{error}");
+        }
+    }
+}

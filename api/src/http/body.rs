@@ -1,0 +1,140 @@
+//! From the body of `POST /payments` to a payment.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use ledger::{Cents, CorrelationId};
+use serde::Deserialize;
+use sonic_rs::{JsonValueTrait, LazyValue};
+
+/// Why a body cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is longer than the limit.
+    TooLong,
+    /// It ended too early, or is not framed as HTTP says.
+    Broken,
+}
+
+/// Reads a body of limited length.
+pub async fn read(mut body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(BodyError::TooLong);
+    }
+    let mut whole = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        if whole.len() + data.len() > bytes_max {
+            return Err(BodyError::TooLong);
+        }
+        // Nearly always a body is one piece, which need not be copied.
+        whole = if whole.is_empty() { data } else { [whole, data].concat().into() };
+    }
+    Ok(whole)
+}
+
+/// The fields of a payment, as they stand in the text.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(borrow, default)]
+    correlation_id: Option<LazyValue<'a>>,
+    #[serde(borrow, default)]
+    amount: Option<LazyValue<'a>>,
+}
+
+/// Reads a payment from a body of JSON.
+///
+/// # Errors
+/// One sentence that says what is wrong.
+pub fn parse(body: &[u8]) -> Result<(CorrelationId, Cents), String> {
+    let fields: Fields<'_> = sonic_rs::from_slice(body).map_err(|error| not_json(body, &error))?;
+    let id = fields.correlation_id.ok_or("correlationId is missing")?;
+    let id = id.as_str().ok_or("correlationId must be a string")?;
+    let id = id.parse().map_err(|error: ledger::id::CorrelationIdError| error.to_string())?;
+    let amount = fields.amount.ok_or("amount is missing")?;
+    let amount = Cents::parse_amount(amount.as_raw_str()).map_err(|error| error.to_string())?;
+    Ok((id, amount))
+}
+
+fn not_json(body: &[u8], error: &sonic_rs::Error) -> String {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return "the body is empty; it must be a JSON object with correlationId and amount"
+            .to_owned();
+    }
+    // The first line says what is wrong; the others draw the place.
+    let what = error.to_string();
+    let what = what.lines().next().unwrap_or_default();
+    let what: String = what.chars().filter(|c| !c.is_control()).take(120).collect();
+    format!("the body is not a payment in JSON: {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &str = "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3";
+
+    #[test]
+    fn a_payment_is_read_whatever_the_order_and_the_spaces() {
+        let expected = (ID.parse().unwrap(), Cents::new(1990));
+        for body in [
+            format!(r#"{{"correlationId":"{ID}","amount":19.90}}"#),
+            format!(r#" {{ "amount" : 19.9 , "correlationId" : "{ID}" }} "#),
+            format!(
+                r#"{{"correlationId":"{}","amount":1990e-2,"note":[1,{{}}]}}"#,
+                ID.to_uppercase()
+            ),
+            format!(r#"{{"correlationId":"\u0034{}","amount":19.90}}"#, &ID[1..]),
+        ] {
+            assert_eq!(parse(body.as_bytes()).as_ref(), Ok(&expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_sentence() {
+        let id = format!(r#""correlationId":"{ID}""#);
+        for (body, sentence) in [
+            (String::new(), "the body is empty"),
+            (" \n".to_owned(), "the body is empty"),
+            ("{".to_owned(), "the body is not a payment in JSON"),
+            ("[]".to_owned(), "the body is not a payment in JSON"),
+            ("null".to_owned(), "the body is not a payment in JSON"),
+            (format!(r#"{{{id},"amount":19.90}}x"#), "the body is not a payment in JSON"),
+            (format!(r#"{{{id},"amount":19.90"#), "the body is not a payment in JSON"),
+            (format!(r#"{{{id},"amount":1,"amount":2}}"#), "the body is not a payment in JSON"),
+            (r#"{"amount":19.90}"#.to_owned(), "correlationId is missing"),
+            (r#"{"correlationId":null,"amount":1}"#.to_owned(), "correlationId is missing"),
+            (r#"{"correlationId":7,"amount":1}"#.to_owned(), "correlationId must be a string"),
+            (r#"{"correlationId":"x","amount":1}"#.to_owned(), "correlationId must be a UUID"),
+            (format!("{{{id}}}"), "amount is missing"),
+            (format!(r#"{{{id},"amount":null}}"#), "amount is missing"),
+            (format!(r#"{{{id},"amount":"19.90"}}"#), "amount must be a decimal number"),
+            (format!(r#"{{{id},"amount":[1]}}"#), "amount must be a decimal number"),
+            (format!(r#"{{{id},"amount":0}}"#), "amount must be greater than 0"),
+            (format!(r#"{{{id},"amount":-1}}"#), "amount must be greater than 0"),
+            (format!(r#"{{{id},"amount":19.905}}"#), "amount must have at most two"),
+            (format!(r#"{{{id},"amount":100000000}}"#), "amount must be at most 99999999.99"),
+        ] {
+            let error = parse(body.as_bytes()).unwrap_err();
+            assert!(error.starts_with(sentence), "{body}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn no_text_like_a_payment_makes_the_parser_panic(
+            text in r#"\{?"?(correlationId|amount|x)?"?:?"?[-0-9a-f.eE\\u]{0,40}"?,?\}?"#,
+        ) {
+            let _ = parse(text.as_bytes());
+        }
+    }
+}

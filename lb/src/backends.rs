@@ -1,0 +1,149 @@
+//! The API processes that take connections, and whose turn it is.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ledger::handover::{HandoverError, HandoverSender, Standing};
+use tokio::time::sleep;
+
+/// The first pause before connecting again, doubled each time.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause before connecting again.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// One API process.
+struct Backend {
+    path: PathBuf,
+    link: RefCell<Option<Rc<HandoverSender>>>,
+    /// What the API said last of itself, and the connections handed over since.
+    standing: Cell<Standing>,
+}
+
+/// All API processes.
+pub struct Backends {
+    all: Vec<Backend>,
+    next: Cell<usize>,
+    connections_max: u32,
+}
+
+/// Why nobody took a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NobodyTakes {
+    /// All APIs are gone, ending or full.
+    #[error("no server takes connections at the moment")]
+    NoneAlive,
+    /// There are as many connections as the balancer allows.
+    #[error("too many connections are open")]
+    TooMany,
+}
+
+impl Backends {
+    /// The APIs behind these sockets, none of them connected yet.
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>, connections_max: u32) -> Self {
+        let backend = |path| Backend {
+            path,
+            link: RefCell::new(None),
+            standing: Cell::new(Standing::default()),
+        };
+        let all = paths.into_iter().map(backend).collect();
+        Self { all, next: Cell::new(0), connections_max }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Hands a connection to the API whose turn it is, or to the next one that takes it.
+    ///
+    /// # Errors
+    /// Nobody takes it; the caller still has it.
+    pub fn hand_over(&self, connection: BorrowedFd<'_>) -> Result<(), NobodyTakes> {
+        let open_count: u32 =
+            self.all.iter().map(|backend| backend.standing.get().connections_count).sum();
+        if open_count >= self.connections_max {
+            return Err(NobodyTakes::TooMany);
+        }
+        for _ in 0..self.all.len() {
+            let index = self.next.get();
+            self.next.set((index + 1) % self.all.len());
+            if self.all[index].take(connection) {
+                return Ok(());
+            }
+        }
+        Err(NobodyTakes::NoneAlive)
+    }
+
+    /// Keeps the line to one API open, for ever.
+    pub async fn keep_connected(&self, index: usize) {
+        let backend = &self.all[index];
+        let name = backend.path.display();
+        let mut pause = RECONNECT_PAUSE;
+        let mut was_away = false;
+        loop {
+            match HandoverSender::connect(&backend.path) {
+                Ok(link) => {
+                    tracing::info!("connected to {name}");
+                    let heard = backend.listen(Rc::new(link)).await;
+                    match heard {
+                        Ok(()) => tracing::warn!("{name} is gone"),
+                        Err(error) => tracing::warn!("{name} is dropped: {error}"),
+                    }
+                    pause = RECONNECT_PAUSE;
+                    was_away = true;
+                }
+                Err(error) if !was_away => {
+                    tracing::warn!("{name} is away: {error}");
+                    was_away = true;
+                }
+                Err(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
+        }
+    }
+}
+
+impl Backend {
+    /// Hands a connection over, if this API takes it.
+    fn take(&self, connection: BorrowedFd<'_>) -> bool {
+        let mut standing = self.standing.get();
+        let Some(link) = self.link.borrow().clone() else { return false };
+        if !standing.has_room() {
+            return false;
+        }
+        match link.send(connection) {
+            Ok(()) => {
+                standing.connections_count += 1;
+                self.standing.set(standing);
+                true
+            }
+            Err(HandoverError::Full) => false,
+            Err(HandoverError::Gone) => {
+                *self.link.borrow_mut() = None;
+                false
+            }
+        }
+    }
+
+    /// Hears how the API stands, until it is gone.
+    async fn listen(&self, link: Rc<HandoverSender>) -> io::Result<()> {
+        *self.link.borrow_mut() = Some(Rc::clone(&link));
+        let heard = loop {
+            match link.standing().await {
+                Ok(Some(standing)) => self.standing.set(standing),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        *self.link.borrow_mut() = None;
+        self.standing.set(Standing::default());
+        heard
+    }
+}
