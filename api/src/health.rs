@@ -15,6 +15,7 @@ use ledger::{Processor, TimestampMs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::json::object;
 use crate::processor::Target;
 use crate::router::Health;
 
@@ -159,7 +160,7 @@ fn ask(target: &Target) -> Result<Answer, String> {
     let url = format!("{target}/payments/service-health");
     let mut response = agent.get(&url).call().map_err(|error| error.to_string())?;
     let body = response.body_mut().read_to_vec().map_err(|error| error.to_string())?;
-    sonic_rs::from_slice(&body).map_err(|error| error.to_string())
+    object(&body).map_err(|error| error.to_string())
 }
 
 /// What was published last; nothing where that cannot be read.

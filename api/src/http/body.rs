@@ -7,6 +7,8 @@ use ledger::{Cents, CorrelationId};
 use serde::Deserialize;
 use sonic_rs::{JsonValueTrait, LazyValue};
 
+use crate::json::{ObjectError, object};
+
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyError {
@@ -48,7 +50,7 @@ struct Fields<'a> {
 /// # Errors
 /// One sentence that says what is wrong.
 pub fn parse(body: &[u8]) -> Result<(CorrelationId, Cents), String> {
-    let fields: Fields<'_> = sonic_rs::from_slice(body).map_err(|error| not_json(body, &error))?;
+    let fields: Fields<'_> = object(body).map_err(|error| not_json(body, &error))?;
     let id = fields.correlation_id.ok_or("correlationId is missing")?;
     let id = id.as_str().ok_or("correlationId must be a string")?;
     let id = id.parse().map_err(|error: ledger::id::CorrelationIdError| error.to_string())?;
@@ -57,7 +59,7 @@ pub fn parse(body: &[u8]) -> Result<(CorrelationId, Cents), String> {
     Ok((id, amount))
 }
 
-fn not_json(body: &[u8], error: &sonic_rs::Error) -> String {
+fn not_json(body: &[u8], error: &ObjectError) -> String {
     if body.iter().all(u8::is_ascii_whitespace) {
         return "the body is empty; it must be a JSON object with correlationId and amount"
             .to_owned();
@@ -101,6 +103,7 @@ mod tests {
             (" \n".to_owned(), "the body is empty"),
             ("{".to_owned(), "the body is not a payment in JSON"),
             ("[]".to_owned(), "the body is not a payment in JSON"),
+            (format!(r#"["{ID}",19.90]"#), "the body is not a payment in JSON"),
             ("null".to_owned(), "the body is not a payment in JSON"),
             (format!(r#"{{{id},"amount":19.90}}x"#), "the body is not a payment in JSON"),
             (format!(r#"{{{id},"amount":19.90"#), "the body is not a payment in JSON"),

@@ -10,6 +10,7 @@ use sonic_rs::{JsonValueTrait, LazyValue};
 
 use super::target::Target;
 use crate::engine::{Call, CallKind, CallOutcome};
+use crate::json::object;
 
 /// The body that a processor answers with when it has recorded a payment.
 const RECORDED_BODY: &[u8] = b"{\"message\":\"payment processed successfully\"}";
@@ -78,7 +79,7 @@ fn says_recorded(body: &[u8]) -> bool {
         _message: LazyValue<'a>,
     }
 
-    body == RECORDED_BODY || sonic_rs::from_slice::<Message<'_>>(body).is_ok()
+    body == RECORDED_BODY || object::<Message<'_>>(body).is_ok()
 }
 
 fn lookup_outcome(id: CorrelationId, status: StatusCode, body: &[u8]) -> CallOutcome {
@@ -102,7 +103,7 @@ fn found(id: CorrelationId, body: &[u8]) -> Option<CallOutcome> {
         requested_at: LazyValue<'a>,
     }
 
-    let recorded: Recorded<'_> = sonic_rs::from_slice(body).ok()?;
+    let recorded: Recorded<'_> = object(body).ok()?;
     if recorded.correlation_id.as_str()?.parse() != Ok(id) {
         return None;
     }
@@ -159,6 +160,7 @@ mod tests {
             (200, "", Unknown),
             (200, "<html>welcome</html>", Unknown),
             (200, r#"{"status":"ok"}"#, Unknown),
+            (200, r#"["payment processed successfully"]"#, Unknown),
             (201, r#"{"message":"created"}"#, Unknown),
             (204, "", Unknown),
             (302, "", Unknown),
