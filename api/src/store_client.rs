@@ -24,6 +24,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a question waits for a store that is away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// A store that is away for less is not worth a word: it may be starting.
+const AWAY_NOTICE: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
 
 /// Why the store has not answered a question.
@@ -99,33 +101,31 @@ impl StoreClient {
     /// Keeps the line open for ever, and tells what comes over it.
     pub async fn run(&self, tell: impl Fn(StoreEvent)) {
         let mut pause = RECONNECT_PAUSE;
-        let mut was_away = false;
+        let mut away = Duration::ZERO;
         loop {
-            match UnixStream::connect(&self.path).await {
-                Ok(stream) => {
-                    let ended = self.converse(stream, &tell).await;
-                    if self.connected.replace(false) {
-                        pause = RECONNECT_PAUSE;
-                        was_away = false;
-                        tell(StoreEvent::Disconnected);
-                    }
-                    self.outbox.borrow_mut().clear();
-                    // Whoever waits sees that no answer will come.
-                    self.waiting.borrow_mut().clear();
-                    if let Err(error) = ended {
-                        tracing::warn!("the line to the store is broken: {error}");
-                    }
-                }
-                Err(error) if !was_away => {
-                    was_away = true;
-                    tracing::warn!(
-                        "the store is away ({}: {error}); payments are accepted and wait",
-                        self.path.display()
-                    );
-                }
-                Err(_) => {}
+            let connected = UnixStream::connect(&self.path).await;
+            let ended = match connected {
+                Ok(stream) => self.converse(stream, &tell).await,
+                Err(error) => Err(error),
+            };
+            if self.connected.replace(false) {
+                (pause, away) = (RECONNECT_PAUSE, Duration::ZERO);
+                tell(StoreEvent::Disconnected);
             }
+            self.outbox.borrow_mut().clear();
+            // Whoever waits sees that no answer will come.
+            self.waiting.borrow_mut().clear();
             sleep(pause).await;
+            let was_short = away < AWAY_NOTICE;
+            away += pause;
+            if was_short && away >= AWAY_NOTICE {
+                let why =
+                    ended.err().map_or_else(|| "it closes the line".to_owned(), |e| e.to_string());
+                tracing::warn!(
+                    "the store at {} is away ({why}); payments are accepted and wait",
+                    self.path.display()
+                );
+            }
             pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
         }
     }

@@ -14,6 +14,8 @@ use tokio::time::sleep;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause before connecting again.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// An API that is away for less is not worth a word: it may be starting.
+const AWAY_NOTICE: Duration = Duration::from_secs(1);
 
 /// One API process.
 struct Backend {
@@ -85,26 +87,28 @@ impl Backends {
         let backend = &self.all[index];
         let name = backend.path.display();
         let mut pause = RECONNECT_PAUSE;
-        let mut was_away = false;
+        let mut away = Duration::ZERO;
         loop {
-            match HandoverSender::connect(&backend.path) {
+            let why = match HandoverSender::connect(&backend.path) {
                 Ok(link) => {
                     tracing::info!("connected to {name}");
-                    let heard = backend.listen(Rc::new(link)).await;
-                    match heard {
-                        Ok(()) => tracing::warn!("{name} is gone"),
+                    let ended = backend.listen(Rc::new(link)).await;
+                    (pause, away) = (RECONNECT_PAUSE, Duration::ZERO);
+                    match ended {
+                        Ok(Standing { draining: true, .. }) => tracing::info!("{name} has ended"),
+                        Ok(_) => tracing::warn!("{name} is gone"),
                         Err(error) => tracing::warn!("{name} is dropped: {error}"),
                     }
-                    pause = RECONNECT_PAUSE;
-                    was_away = true;
+                    String::new()
                 }
-                Err(error) if !was_away => {
-                    tracing::warn!("{name} is away: {error}");
-                    was_away = true;
-                }
-                Err(_) => {}
-            }
+                Err(error) => error.to_string(),
+            };
             sleep(pause).await;
+            let was_short = away < AWAY_NOTICE;
+            away += pause;
+            if was_short && away >= AWAY_NOTICE {
+                tracing::warn!("{name} is away: {why}");
+            }
             pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
         }
     }
@@ -132,8 +136,8 @@ impl Backend {
         }
     }
 
-    /// Hears how the API stands, until it is gone.
-    async fn listen(&self, link: Rc<HandoverSender>) -> io::Result<()> {
+    /// Hears how the API stands, until it is gone, and gives what it said last.
+    async fn listen(&self, link: Rc<HandoverSender>) -> io::Result<Standing> {
         *self.link.borrow_mut() = Some(Rc::clone(&link));
         let heard = loop {
             match link.standing().await {
@@ -143,7 +147,7 @@ impl Backend {
             }
         };
         *self.link.borrow_mut() = None;
-        self.standing.set(Standing::default());
-        heard
+        let last = self.standing.replace(Standing::default());
+        heard.map(|()| last)
     }
 }
