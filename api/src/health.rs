@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ledger::clock;
+use ledger::json::object;
 use ledger::{Processor, TimestampMs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::json::object;
 use crate::processor::Target;
 use crate::router::Health;
 

@@ -18,7 +18,6 @@ pub mod engine;
 pub mod health;
 pub mod http;
 pub mod intake;
-pub mod json;
 pub mod processor;
 pub mod router;
 pub mod settings;

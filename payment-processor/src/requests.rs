@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead};
 
+use ledger::json::object;
 use ledger::money::{AmountError, PAYMENT_CENTS};
+use ledger::query::parameter;
 use ledger::{Cents, CorrelationId, RangeMs, TimestampMs};
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::Deserialize;
@@ -15,10 +17,6 @@ use crate::controls::{DELAY_MS_MAX, Token, TokenError};
 
 /// The largest body that is read.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
-
-/// The most brackets and braces that a body may open. The JSON library calls itself for every one
-/// within another that it skips, without a limit, and the stack of a coroutine is small.
-pub const BODY_OPENINGS_MAX: usize = 64;
 
 /// Payments on a page, where the query does not say.
 const PAGE_PAYMENTS_DEFAULT: usize = 1000;
@@ -35,18 +33,12 @@ pub enum RequestError {
     /// More than [`BODY_BYTES_MAX`].
     #[error("the body must have at most {BODY_BYTES_MAX} bytes")]
     BodyTooLarge,
-    /// More than [`BODY_OPENINGS_MAX`].
-    #[error("the body must open at most {BODY_OPENINGS_MAX} brackets and braces")]
-    BodyTooNested,
     /// The connection ended within the body.
     #[error("the body ended before its Content-Length")]
     BodyCutShort,
-    /// No JSON object.
-    #[error("the body must be a JSON object")]
-    NoObject,
-    /// Not the JSON that is asked for.
+    /// Not the JSON object that is asked for.
     #[error("the body is not what is expected here: {0}")]
-    Json(String),
+    Json(#[from] ledger::json::ObjectError),
     /// No UUID.
     #[error(transparent)]
     Id(#[from] ledger::id::CorrelationIdError),
@@ -71,9 +63,9 @@ pub enum RequestError {
     /// No page size.
     #[error("limit must be a whole number from 1 to {PAGE_PAYMENTS_MAX}")]
     PageLimit,
-    /// A parameter of the query that is not encoded as it should be.
-    #[error("{0}: not percent-encoded UTF-8")]
-    Encoding(&'static str),
+    /// A parameter of the query that cannot be read.
+    #[error(transparent)]
+    Query(#[from] ledger::query::QueryError),
 }
 
 /// Hands a whole body to a reader: in place where it came in one piece with the head.
@@ -108,7 +100,7 @@ struct PaymentBody<'a> {
 
 /// Reads the body of `POST /payments`.
 pub fn payment(body: &[u8]) -> Result<Payment, RequestError> {
-    let body: PaymentBody<'_> = json(body)?;
+    let body: PaymentBody<'_> = object(body)?;
     Ok(Payment {
         id: body.correlation_id.parse()?,
         amount: rounded_amount(body.amount.as_raw_str())?,
@@ -184,31 +176,15 @@ struct FailureBody {
 /// Reads the body of `PUT /admin/configurations/` and a setting.
 pub fn change(setting: Setting, body: &[u8]) -> Result<Change, RequestError> {
     Ok(match setting {
-        Setting::Token => Change::Token(json::<TokenBody<'_>>(body)?.token.parse()?),
+        Setting::Token => Change::Token(object::<TokenBody<'_>>(body)?.token.parse()?),
         Setting::Delay => {
-            let delay_ms = json::<DelayBody<'_>>(body)?.delay.as_raw_str().parse();
+            let delay_ms = object::<DelayBody<'_>>(body)?.delay.as_raw_str().parse();
             match delay_ms {
                 Ok(delay_ms @ 0..=DELAY_MS_MAX) => Change::DelayMs(delay_ms),
                 _ => return Err(RequestError::Delay),
             }
         }
-        Setting::Failure => Change::Failure(json::<FailureBody>(body)?.failure),
-    })
-}
-
-fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RequestError> {
-    // The derived readers would take an array for an object as well.
-    if !body.trim_ascii_start().starts_with(b"{") {
-        return Err(RequestError::NoObject);
-    }
-    let is_opening = |byte: &&u8| matches!(**byte, b'[' | b'{');
-    if body.iter().filter(is_opening).count() > BODY_OPENINGS_MAX {
-        return Err(RequestError::BodyTooNested);
-    }
-    sonic_rs::from_slice(body).map_err(|error| {
-        // The lines after the first quote the body.
-        let message = error.to_string();
-        RequestError::Json(message.lines().next().unwrap_or_default().to_owned())
+        Setting::Failure => Change::Failure(object::<FailureBody>(body)?.failure),
     })
 }
 
@@ -240,35 +216,6 @@ pub fn page(query: &str) -> Result<Page, RequestError> {
         return Err(RequestError::PageLimit);
     }
     Ok(Page { after: after.transpose()?, limit })
-}
-
-/// The first parameter of this name, decoded; an empty one counts as missing.
-fn parameter(query: &str, name: &'static str) -> Result<Option<String>, RequestError> {
-    let encoded = query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .find_map(|(key, value)| (key == name && !value.is_empty()).then_some(value));
-    encoded.map(|text| percent_decoded(text).ok_or(RequestError::Encoding(name))).transpose()
-}
-
-/// Decodes `%XX`. A plus stays one: it is the sign of a time's offset here, never a space.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes().iter();
-    while let Some(&byte) = rest.next() {
-        bytes.push(if byte == b'%' {
-            let high = hex_digit(*rest.next()?)?;
-            let low = hex_digit(*rest.next()?)?;
-            high * 16 + low
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(bytes).ok()
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

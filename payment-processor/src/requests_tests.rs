@@ -83,9 +83,9 @@ fn what_is_no_amount_is_refused_with_the_reason() {
 fn whatever_else_is_wrong_with_a_payment_is_named() {
     let at = "2025-07-15T12:34:56.000Z";
     for (body, reason) in [
-        (String::new(), "must be a JSON object"),
+        (String::new(), "it is empty"),
         ("{".to_owned(), "not what is expected"),
-        (format!(r#"["{ID}",1,"{at}"]"#), "must be a JSON object"),
+        (format!(r#"["{ID}",1,"{at}"]"#), "it is not a JSON object"),
         (format!("{} x", body(ID, "1", at)), "not what is expected here"),
         (body("123", "1", at), "correlationId must be a UUID"),
         (body(ID, "1", "yesterday"), "requestedAt: \"yesterday\""),
@@ -158,9 +158,9 @@ fn a_bound_is_percent_decoded_and_keeps_its_plus() {
     for (query, reason) in [
         ("from=yesterday", "from: \"yesterday\""),
         ("from=2025-07-15T12:00:00Z&to=x", "to: \"x\""),
-        ("to=%4", "to: not percent-encoded"),
-        ("to=%zz", "to: not percent-encoded"),
-        ("to=%ff", "to: not percent-encoded"),
+        ("to=%zz", "to: \"%zz\""),
+        ("to=%ff", "to is not UTF-8"),
+        ("to=x&to=y", "to is given twice"),
     ] {
         let error = summary_range(query).unwrap_err().to_string();
         assert!(error.starts_with(reason), "{query}: {error}");

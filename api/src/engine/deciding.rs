@@ -50,7 +50,7 @@ impl Engine {
             self.undecided.pop_front();
             if losers.contains(&payment.accepted) {
                 let amount = payment.amount;
-                tracing::info!(id = %payment.id, "the payment was accepted before");
+                tracing::debug!(id = %payment.id, "the payment was accepted before");
                 self.finish(key, amount, Event::Duplicate);
             } else {
                 payment.stage = Stage::Ready;

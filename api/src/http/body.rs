@@ -3,11 +3,10 @@
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use ledger::json::{ObjectError, object};
 use ledger::{Cents, CorrelationId};
 use serde::Deserialize;
 use sonic_rs::{JsonValueTrait, LazyValue};
-
-use crate::json::{ObjectError, object};
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,25 +49,18 @@ struct Fields<'a> {
 /// # Errors
 /// One sentence that says what is wrong.
 pub fn parse(body: &[u8]) -> Result<(CorrelationId, Cents), String> {
-    let fields: Fields<'_> = object(body).map_err(|error| not_json(body, &error))?;
+    let fields: Fields<'_> = object(body).map_err(|error| match error {
+        ObjectError::Empty => {
+            "the body is empty; it must be a JSON object with correlationId and amount".to_owned()
+        }
+        other => format!("the body is not a payment in JSON: {other}"),
+    })?;
     let id = fields.correlation_id.ok_or("correlationId is missing")?;
     let id = id.as_str().ok_or("correlationId must be a string")?;
     let id = id.parse().map_err(|error: ledger::id::CorrelationIdError| error.to_string())?;
     let amount = fields.amount.ok_or("amount is missing")?;
     let amount = Cents::parse_amount(amount.as_raw_str()).map_err(|error| error.to_string())?;
     Ok((id, amount))
-}
-
-fn not_json(body: &[u8], error: &ObjectError) -> String {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return "the body is empty; it must be a JSON object with correlationId and amount"
-            .to_owned();
-    }
-    // The first line says what is wrong; the others draw the place.
-    let what = error.to_string();
-    let what = what.lines().next().unwrap_or_default();
-    let what: String = what.chars().filter(|c| !c.is_control()).take(120).collect();
-    format!("the body is not a payment in JSON: {what}")
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
+use ledger::json::object;
 use ledger::{Cents, CorrelationId, TimestampMs};
 use serde::Deserialize;
 use sonic_rs::{JsonValueTrait, LazyValue};
 
 use super::target::Target;
 use crate::engine::{Call, CallKind, CallOutcome};
-use crate::json::object;
 
 /// The body that a processor answers with when it has recorded a payment.
 const RECORDED_BODY: &[u8] = b"{\"message\":\"payment processed successfully\"}";
