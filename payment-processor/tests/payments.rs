@@ -65,7 +65,7 @@ fn a_bad_payload_is_refused_with_what_is_wrong_and_not_recorded() {
     let processor = Processor::start(&[]);
     let mut connection = processor.connect();
     for (body, reason) in [
-        (String::new(), "the body must be a JSON object"),
+        (String::new(), "it is empty"),
         ("{\"correlationId\":".to_owned(), "not what is expected here"),
         (
             format!(r#"{{"correlationId":"{}","requestedAt":"2025-07-15T12:00:00Z"}}"#, id(1)),
