@@ -1,1 +1,62 @@
-fn main() {}
+//! `rinha-test`: runs, floods and judges the payment router.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use ledger::daemon::EXIT_USAGE;
+use rinha_test::flood::{self, FloodSettings};
+use rinha_test::up::{self, UpSettings, child};
+
+/// Runs the payment router on this machine, floods it with payments, and compares all books.
+#[derive(Parser, Debug)]
+#[command(name = "rinha-test")]
+struct Settings {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the whole system on this machine: simulators, store, two APIs, balancer
+    Up(UpSettings),
+    /// Post payments as fast as they go, wait until they are settled, and compare all books
+    Flood(FloodSettings),
+    #[command(name = child::SUBCOMMAND, hide = true)]
+    Child(child::ChildSettings),
+}
+
+fn main() -> ExitCode {
+    let settings = match Settings::try_parse() {
+        Ok(settings) => settings,
+        Err(error) => {
+            // There is nowhere else to say that this could not be said.
+            let _ = error.print();
+            let informs =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if informs { 0 } else { EXIT_USAGE });
+        }
+    };
+    match run(settings.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rinha-test: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(settings) => {
+            up::run(settings).context("the system was not started")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Flood(settings) => {
+            let report = flood::run(&settings).context("the flood was not completed")?;
+            Ok(if report.right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Child(settings) => match child::run(settings)? {},
+    }
+}

@@ -1,0 +1,224 @@
+//! Whether what was sent is what was recorded: every accepted payment once, by one processor, with
+//! its amount.
+
+use std::collections::HashMap;
+
+use ledger::{CorrelationId, Processor};
+
+use super::Outcome;
+use super::payments::Payments;
+use crate::books::Totals;
+use crate::books::processor::Recorded;
+
+/// What a comparison by id found. Only what its name says is wrong is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ById {
+    /// Payments of this flood that each processor recorded, by [`Processor::index`].
+    pub settled: [u64; 2],
+    /// Accepted payments that nobody recorded.
+    pub lost: u64,
+    /// Payments that were recorded more than once.
+    pub twice: u64,
+    /// Payments that were recorded with another amount.
+    pub altered: u64,
+    /// Payments that were refused and recorded all the same.
+    pub unwanted: u64,
+    /// Payments that got no answer and were recorded. That is right: nobody was told otherwise.
+    pub unanswered_settled: u64,
+    /// Calls to processors beyond the first for a payment.
+    pub attempts_more: u64,
+    /// Some of the payments that are lost, recorded twice, altered or unwanted.
+    pub examples: Vec<String>,
+}
+
+/// Examples that are given at most.
+const EXAMPLES_MAX: usize = 5;
+
+impl ById {
+    /// Whether all is as it should be.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.lost == 0 && self.twice == 0 && self.altered == 0 && self.unwanted == 0
+    }
+
+    fn example(&mut self, what: &str, id: CorrelationId) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(format!("{id} {what}"));
+        }
+    }
+}
+
+/// Compares what was sent with what the processors' books list, by [`Processor::index`]. Payments
+/// of others do not matter.
+#[must_use]
+pub fn by_id(payments: &Payments, outcomes: &[Outcome], books: [&[Recorded]; 2]) -> ById {
+    let numbers: HashMap<_, _> =
+        (0u32..).zip(outcomes).map(|(number, _)| (payments.id(number), number as usize)).collect();
+    let mut found = ById::default();
+    let mut times = vec![0u32; outcomes.len()];
+    for processor in Processor::ALL {
+        for recorded in books[processor.index()] {
+            let Some(&number) = numbers.get(&recorded.id) else {
+                continue;
+            };
+            times[number] += 1;
+            found.settled[processor.index()] += 1;
+            found.attempts_more += recorded.attempts.saturating_sub(1);
+            let number = u32::try_from(number).expect("numbers are counted in 32 bits");
+            if recorded.amount != payments.amount(number) {
+                found.altered += 1;
+                found.example("was recorded with another amount", recorded.id);
+            }
+        }
+    }
+    for (number, (outcome, times)) in (0u32..).zip(outcomes.iter().zip(times)) {
+        if times > 1 {
+            found.twice += 1;
+            found.example("was recorded more than once", payments.id(number));
+        }
+        match outcome {
+            Outcome::Accepted(_) if times == 0 => {
+                found.lost += 1;
+                found.example("was accepted and is recorded nowhere", payments.id(number));
+            }
+            Outcome::Refused(_) | Outcome::NotSent if times > 0 => {
+                found.unwanted += 1;
+                found.example("was refused and is recorded all the same", payments.id(number));
+            }
+            Outcome::Broken | Outcome::TimedOut if times > 0 => found.unanswered_settled += 1,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// All totals at one moment, by [`Processor::index`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// What our router says.
+    pub ours: [Totals; 2],
+    /// What the processors say.
+    pub processors: [Totals; 2],
+}
+
+impl Books {
+    /// Whether our summary says what the processors say, request for request and cent for cent.
+    #[must_use]
+    pub fn are_equal(&self) -> bool {
+        self.ours == self.processors
+    }
+
+    /// Whether the cents are equal, whatever the requests are.
+    #[must_use]
+    pub fn cents_are_equal(&self) -> bool {
+        [0, 1].into_iter().all(|side: usize| self.ours[side].amount == self.processors[side].amount)
+    }
+
+    /// All payments that our router says were settled.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.ours.iter().map(|totals| totals.count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::{Cents, TimestampMs};
+
+    use super::*;
+
+    const ACCEPTED: Outcome = Outcome::Accepted(202);
+
+    fn payments() -> Payments {
+        Payments::new(1, None)
+    }
+
+    fn recorded(number: u32) -> Recorded {
+        Recorded {
+            id: payments().id(number),
+            amount: payments().amount(number),
+            requested_at: TimestampMs::clamped(0),
+            attempts: 1,
+        }
+    }
+
+    fn compare(outcomes: &[Outcome], default: &[Recorded], fallback: &[Recorded]) -> ById {
+        by_id(&payments(), outcomes, [default, fallback])
+    }
+
+    #[test]
+    fn each_accepted_payment_at_one_processor_is_right() {
+        let foreign = Recorded { id: CorrelationId::from_bytes([1; 16]), ..recorded(0) };
+        let found =
+            compare(&[ACCEPTED; 3], &[recorded(0), recorded(2), foreign], &[recorded(1), foreign]);
+        assert!(found.is_right(), "{found:?}");
+        assert_eq!(found.settled, [2, 1]);
+    }
+
+    #[test]
+    fn a_payment_that_nobody_recorded_is_lost() {
+        let found = compare(&[ACCEPTED; 2], &[recorded(1)], &[]);
+        assert_eq!((found.lost, found.twice), (1, 0));
+        assert!(!found.is_right());
+        assert!(found.examples[0].starts_with(&payments().id(0).to_string()));
+    }
+
+    #[test]
+    fn a_payment_at_both_processors_or_listed_twice_is_twice() {
+        for (default, fallback) in
+            [(vec![recorded(0)], vec![recorded(0)]), (vec![recorded(0); 2], vec![])]
+        {
+            for outcome in [ACCEPTED, Outcome::TimedOut] {
+                let found = compare(&[outcome], &default, &fallback);
+                assert_eq!((found.lost, found.twice), (0, 1));
+                assert!(!found.is_right());
+            }
+        }
+    }
+
+    #[test]
+    fn another_amount_is_wrong() {
+        let altered = Recorded { amount: Cents::new(123_456), ..recorded(0) };
+        let found = compare(&[ACCEPTED], &[altered], &[]);
+        assert_eq!(found.altered, 1);
+        assert!(!found.is_right());
+    }
+
+    #[test]
+    fn a_refused_payment_must_not_be_recorded_and_an_unanswered_one_may() {
+        for outcome in [Outcome::Refused(503), Outcome::NotSent] {
+            assert!(compare(&[outcome], &[], &[]).is_right());
+            let found = compare(&[outcome], &[], &[recorded(0)]);
+            assert_eq!(found.unwanted, 1);
+            assert!(!found.is_right());
+        }
+        for outcome in [Outcome::Broken, Outcome::TimedOut] {
+            assert!(compare(&[outcome], &[], &[]).is_right());
+            let found = compare(&[outcome], &[], &[recorded(0)]);
+            assert_eq!(found.unanswered_settled, 1);
+            assert!(found.is_right());
+        }
+    }
+
+    #[test]
+    fn calls_beyond_the_first_are_counted_but_not_wrong() {
+        let again = Recorded { attempts: 3, ..recorded(0) };
+        let found = compare(&[ACCEPTED], &[again], &[]);
+        assert_eq!(found.attempts_more, 2);
+        assert!(found.is_right());
+    }
+
+    #[test]
+    fn books_are_equal_only_request_for_request_and_cent_for_cent() {
+        let one = Totals { count: 1, amount: Cents::new(10) };
+        let equal = Books { ours: [one; 2], processors: [one; 2] };
+        assert!(equal.are_equal() && equal.cents_are_equal());
+        let mut more = equal;
+        more.ours[1].count = 2;
+        assert!(!more.are_equal() && more.cents_are_equal());
+        let swapped =
+            Books { ours: [one, Totals::default()], processors: [Totals::default(), one] };
+        assert!(!swapped.are_equal() && !swapped.cents_are_equal());
+        assert_eq!(more.settled(), 3);
+    }
+}

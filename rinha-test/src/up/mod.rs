@@ -1,0 +1,213 @@
+//! `rinha-test up`: the whole payment router on this machine, without containers.
+
+pub mod backoff;
+pub mod child;
+pub mod log;
+pub mod pid;
+pub mod ports;
+pub mod preflight;
+pub mod process;
+pub mod ready;
+pub mod supervisor;
+pub mod system;
+pub mod topology;
+
+mod interrupt;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use ledger::clock::Monotonic;
+
+use self::interrupt::on_shutdown_signal;
+use self::log::{Level, Log};
+use self::pid::{PidError, RunnerLock};
+use self::preflight::PreflightError;
+use self::ready::Readiness;
+use self::supervisor::Keeping;
+use self::system::{System, SystemError};
+use self::topology::{Processors, Topology};
+
+/// How long a process may take to end after SIGTERM before it is killed.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How often the system is asked whether it is ready.
+const READY_POLL: Duration = Duration::from_millis(50);
+
+/// How often it is said what the system is still waiting for.
+const READY_REPORT: Duration = Duration::from_secs(5);
+
+/// What `--help` adds to the options.
+const HELP: &str = "\
+It starts, each from the folder that rinha-test lies in:
+  processor-default, processor-fallback   two simulated payment processors
+  store                                   answers summaries, from the journals in DIR
+  api-1, api-2                            take payments in and dispatch them
+  lb                                      the balancer: clients talk to this one
+
+Their output is merged into one log, the name of the process in front. What dies is started
+again, after 100 ms at first and up to 5 s if it keeps dying. Once the router answers, `ready`
+is printed with its URLs and commands to try. Ctrl-C ends everything in order.
+
+Payments are kept in DIR: start again with the same DIR and they are still there; remove DIR to
+begin anew. The simulators keep their books in memory: one that was started again has forgotten
+them, and then they differ from the router's.
+
+DIR/run/ holds a pid file per process, so that one can be killed to see what happens:
+  kill -9 $(cat data/run/api-1.pid)
+
+Examples:
+  rinha-test up
+  rinha-test up --port 8080 --data /tmp/payments
+  rinha-test up --processors http://127.0.0.1:8001,http://127.0.0.1:8002";
+
+/// The settings of `rinha-test up`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = HELP)]
+pub struct UpSettings {
+    /// The port on which clients reach the router
+    #[arg(long, default_value_t = 9999)]
+    pub port: u16,
+    /// Where payments, sockets and pid files are kept
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// Use processors that run elsewhere, and start no simulators
+    #[arg(long, value_name = "DEFAULT_URL,FALLBACK_URL", value_parser = parse_processors)]
+    pub processors: Option<[String; 2]>,
+    /// The port of the simulated default processor
+    #[arg(long, value_name = "PORT", default_value_t = 8001)]
+    pub default_port: u16,
+    /// The port of the simulated fallback processor
+    #[arg(long, value_name = "PORT", default_value_t = 8002)]
+    pub fallback_port: u16,
+    /// Leave down what dies
+    #[arg(long)]
+    pub no_restart: bool,
+    /// Where the programs are, if not beside rinha-test
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
+}
+
+/// Why the system did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// It could not be started as it was.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The data folder is in use, or not usable.
+    #[error(transparent)]
+    Pid(#[from] PidError),
+    /// The data folder cannot be created.
+    #[error("cannot use the data folder: {0}")]
+    Data(io::Error),
+    /// The processes cannot be kept.
+    #[error(transparent)]
+    System(#[from] SystemError),
+    /// The own program or its folder cannot be found.
+    #[error("cannot find the programs: {0}")]
+    Programs(io::Error),
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs the system until SIGINT or SIGTERM.
+///
+/// # Errors
+/// It could not be started.
+pub fn run(settings: UpSettings) -> Result<(), UpError> {
+    let launcher = std::env::current_exe().map_err(UpError::Programs)?;
+    let restart = !settings.no_restart;
+    let topology = topology(settings, &launcher)?;
+    preflight::check_settings(&topology)?;
+    topology.volume().create().map_err(UpError::Data)?;
+    let _lock = RunnerLock::take(&topology.volume().run())?;
+    let processes = topology.processes();
+    let log = Log::to_stdout(processes.iter().map(|process| process.name.as_str()));
+    preflight::check_surroundings(&topology, &log, GRACE)?;
+    let interrupt = on_shutdown_signal().map_err(UpError::Signals)?;
+    let keeping = Keeping {
+        launcher,
+        run_folder: topology.volume().run(),
+        restart,
+        grace: GRACE,
+        log: log.clone(),
+    };
+    let system = System::start(keeping, processes)?;
+    if wait_until_ready(&topology, &log, &interrupt) {
+        // Nothing is ever sent but the interrupt, and a lost sender is one as well.
+        let _ = interrupt.recv();
+    }
+    log.say(Level::Info, "ending everything");
+    system.shut_down();
+    log.say(Level::Info, "everything has ended");
+    Ok(())
+}
+
+fn topology(settings: UpSettings, launcher: &std::path::Path) -> Result<Topology, UpError> {
+    let beside = launcher.parent().unwrap_or(launcher);
+    let ports = [settings.default_port, settings.fallback_port];
+    Ok(Topology {
+        programs: settings.programs.unwrap_or_else(|| beside.to_owned()),
+        // The pid files and the log are read from other folders as well.
+        data: std::path::absolute(settings.data).map_err(UpError::Data)?,
+        port: settings.port,
+        processors: settings.processors.map_or(Processors::Simulated(ports), Processors::External),
+    })
+}
+
+/// Waits until the system is ready and says so. Gives `false` if it was interrupted before.
+fn wait_until_ready(topology: &Topology, log: &Log, interrupt: &Receiver<()>) -> bool {
+    let readiness = Readiness::of(topology);
+    let clock = Monotonic::start();
+    let mut reports = 0;
+    loop {
+        match readiness.look() {
+            Ok(()) => {
+                log.print(&ready::announcement(topology));
+                return true;
+            }
+            Err(missing) => {
+                if clock.elapsed() >= READY_REPORT * (reports + 1) {
+                    reports += 1;
+                    log.say(Level::Warn, &format!("not ready yet: {missing}"));
+                }
+            }
+        }
+        match interrupt.recv_timeout(READY_POLL) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+fn parse_processors(text: &str) -> Result<[String; 2], String> {
+    let urls: Vec<_> = text.split(',').map(|url| url.trim_end_matches('/')).collect();
+    let is_url = |url: &&str| url.strip_prefix("http://").is_some_and(|host| !host.is_empty());
+    match urls[..] {
+        [default, fallback] if urls.iter().all(is_url) => {
+            Ok([default.to_owned(), fallback.to_owned()])
+        }
+        _ => Err("two URLs are needed, such as http://127.0.0.1:8001,http://127.0.0.1:8002".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_urls_with_a_comma_are_processors_and_nothing_else_is() {
+        assert_eq!(
+            parse_processors("http://a:1/,http://b:2").unwrap(),
+            ["http://a:1", "http://b:2"]
+        );
+        for text in
+            ["", "http://a:1", "http://a,http://b,http://c", "http://a,b:2", "http://,http://b"]
+        {
+            assert!(parse_processors(text).is_err(), "{text}");
+        }
+    }
+}

