@@ -175,7 +175,7 @@ impl Desk {
             Some(purge) => purge.requester,
             None => return Ok(Vec::new()),
         };
-        tracing::warn!("everything was purged");
+        tracing::info!("everything was purged");
         let mut replies: Vec<_> = self
             .instances
             .iter()
