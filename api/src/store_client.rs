@@ -9,10 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ledger::journal::{PaymentRecord, Position};
-use ledger::protocol::{
-    FrameBuffer, NOTICE, PROTOCOL_VERSION, PurgeNotice, Request, Response, Totals,
-};
-use ledger::{CorrelationId, RangeMs};
+use ledger::protocol::{FrameBuffer, NOTICE, PROTOCOL_VERSION, PurgeNotice, Request, Response};
+use ledger::{CorrelationId, RangeMs, Totals};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};

@@ -14,9 +14,11 @@ pub mod protocol;
 pub mod query;
 pub mod socket;
 pub mod time;
+pub mod totals;
 pub mod volume;
 
 pub use id::CorrelationId;
 pub use money::Cents;
 pub use processor::Processor;
 pub use time::{RangeMs, TimestampMs};
+pub use totals::Totals;

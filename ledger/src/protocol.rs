@@ -10,6 +10,7 @@ use crate::journal::{Event, PaymentRecord, Position};
 use crate::money::Cents;
 use crate::processor::Processor;
 use crate::time::{RangeMs, TimestampMs};
+use crate::totals::Totals;
 
 /// The version of these words. Both ends must speak the same.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -88,15 +89,6 @@ pub struct PurgeNotice {
     pub purge: u64,
     /// Payments accepted before this place and never sent are void.
     pub cut: Position,
-}
-
-/// A number of payments and their sum.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Totals {
-    /// Payments.
-    pub count: u64,
-    /// The sum of their amounts.
-    pub cents: Cents,
 }
 
 /// Why bytes are not a frame.
@@ -242,7 +234,7 @@ impl Response {
             Self::Summary(totals) => frame(out, number, 3, |out| {
                 for totals in totals {
                     out.extend_from_slice(&totals.count.to_le_bytes());
-                    out.extend_from_slice(&totals.cents.get().to_le_bytes());
+                    out.extend_from_slice(&totals.amount.get().to_le_bytes());
                 }
             }),
             Self::Payment(None) => frame(out, number, 4, |_| ()),
@@ -347,7 +339,7 @@ impl Body<'_> {
     }
 
     fn totals(&mut self) -> Option<Totals> {
-        Some(Totals { count: self.u64()?, cents: Cents::new(self.i64()?) })
+        Some(Totals { count: self.u64()?, amount: Cents::new(self.i64()?) })
     }
 
     fn notice(&mut self) -> Option<PurgeNotice> {
@@ -403,7 +395,7 @@ mod tests {
             Response::Welcome(notice),
             Response::Claimed { through: cut, losers: vec![] },
             Response::Claimed { through: cut, losers: vec![Position::START, cut] },
-            Response::Summary([Totals { count: 1, cents: Cents::new(1990) }, Totals::default()]),
+            Response::Summary([Totals::of_payment(Cents::new(1990)), Totals::default()]),
             Response::Payment(None),
             Response::Purged,
             Response::PreparePurge,

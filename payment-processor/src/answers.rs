@@ -3,13 +3,12 @@
 
 use std::fmt::Write;
 
-use ledger::Cents;
+use ledger::{Cents, Totals};
 use may_minihttp::Response;
 use rust_decimal::Decimal;
 use serde::Serialize;
 
 use crate::books::Record;
-use crate::timeline::Totals;
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -166,9 +165,9 @@ pub fn summary(response: &mut Response<'_>, totals: Totals, fee: Decimal) {
     write!(
         response.body_mut(),
         r#"{{"totalRequests":{},"totalAmount":{},"totalFee":{},"feePerTransaction":{fee}}}"#,
-        totals.count(),
-        totals.amount(),
-        total_fee(totals.amount(), fee),
+        totals.count,
+        totals.amount,
+        total_fee(totals.amount, fee),
     )
     .expect(INFALLIBLE);
 }

@@ -11,9 +11,9 @@ use ledger::journal::{
     Event, JournalError, JournalReader, OpenPayments, PaymentRecord, Position, Record,
     list_segments, read_segment_header, recovery_start,
 };
-use ledger::protocol::{PurgeNotice, Totals};
+use ledger::protocol::PurgeNotice;
 use ledger::volume::Volume;
-use ledger::{CorrelationId, RangeMs};
+use ledger::{CorrelationId, RangeMs, Totals};
 
 use crate::claims::ClaimsError;
 use crate::database::{Database, DatabaseError, Settled, remove_if_there};

@@ -17,8 +17,7 @@ use std::path::{Path, PathBuf};
 
 use ledger::journal::Position;
 use ledger::money::TotalOverflow;
-use ledger::protocol::Totals;
-use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use sled::{Batch, Db};
 
 use crate::pyramid::{self, LEVELS_COUNT};
@@ -156,7 +155,7 @@ impl Database {
         let range = bucket_key(processor, level, 0)..=bucket_key(processor, level, u64::MAX);
         for entry in self.db.range(range) {
             let (_, value) = entry.map_err(|error| self.sled(error))?;
-            totals = add(totals, self.totals(&value)?)?;
+            totals = totals.checked_add(self.totals(&value)?)?;
         }
         Ok(totals)
     }
@@ -194,13 +193,13 @@ impl Database {
             for level in 1..LEVELS_COUNT {
                 let totals =
                     above.entry((processor, level, pyramid::bucket(tick, level))).or_default();
-                *totals = add(*totals, added)?;
+                *totals = totals.checked_add(added)?;
             }
         }
         for ((processor, level, bucket), added) in above {
             let key = bucket_key(processor, level, bucket);
             let totals = match self.db.get(key).map_err(|error| self.sled(error))? {
-                Some(value) => add(self.totals(&value)?, added)?,
+                Some(value) => self.totals(&value)?.checked_add(added)?,
                 None => added,
             };
             batch.insert(&key, &encode_totals(totals));
@@ -222,12 +221,12 @@ impl Database {
     ) -> Result<Totals, DatabaseError> {
         let mut added = Totals::default();
         for payment in payments {
-            added = add(added, Totals { count: 1, cents: payment.amount })?;
+            added = added.checked_add(Totals::of_payment(payment.amount))?;
         }
         let key = bucket_key(processor, 0, tick);
         let before = self.db.get(key).map_err(|error| self.sled(error))?;
         let (totals, packed) = match &before {
-            Some(value) => (add(self.totals(value)?, added)?, &value[TOTALS_BYTES..]),
+            Some(value) => (self.totals(value)?.checked_add(added)?, &value[TOTALS_BYTES..]),
             None => (added, &[][..]),
         };
         let mut value = encode_totals(totals).to_vec();
@@ -254,7 +253,7 @@ impl Database {
                 let to = bucket_key(processor, run.level, run.buckets.end);
                 for entry in self.db.range(from..to) {
                     let (_, value) = entry.map_err(|error| self.sled(error))?;
-                    *sum = add(*sum, self.totals(&value)?)?;
+                    *sum = sum.checked_add(self.totals(&value)?)?;
                 }
             }
         }
@@ -267,7 +266,7 @@ impl Database {
         match head {
             [count, cents, ..] => Ok(Totals {
                 count: u64::from_be_bytes(*count),
-                cents: Cents::new(i64::from_be_bytes(*cents)),
+                amount: Cents::new(i64::from_be_bytes(*cents)),
             }),
             _ => Err(self.bad_value()),
         }
@@ -282,14 +281,10 @@ impl Database {
     }
 }
 
-fn add(a: Totals, b: Totals) -> Result<Totals, DatabaseError> {
-    Ok(Totals { count: a.count + b.count, cents: a.cents.checked_add(b.cents)? })
-}
-
 fn encode_totals(totals: Totals) -> [u8; TOTALS_BYTES] {
     let mut bytes = [0; TOTALS_BYTES];
     bytes[..8].copy_from_slice(&totals.count.to_be_bytes());
-    bytes[8..].copy_from_slice(&totals.cents.get().to_be_bytes());
+    bytes[8..].copy_from_slice(&totals.amount.get().to_be_bytes());
     bytes
 }
 
@@ -356,7 +351,7 @@ mod tests {
         let mut sums = [Totals::default(); 2];
         for payment in payments.iter().filter(|payment| range.contains(payment.requested_at)) {
             let sum = &mut sums[payment.processor.index()];
-            *sum = add(*sum, Totals { count: 1, cents: payment.amount }).unwrap();
+            *sum = sum.checked_add(Totals::of_payment(payment.amount)).unwrap();
         }
         sums
     }
@@ -398,7 +393,7 @@ mod tests {
         let database = Database::open(&path, CACHE_BYTES).unwrap();
         assert_eq!(database.offset(1).unwrap(), Some(place));
         assert_eq!(database.offset(2).unwrap(), None);
-        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].cents, Cents::new(1990));
+        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].amount, Cents::new(1990));
     }
 
     #[test]
@@ -431,7 +426,7 @@ mod tests {
             ("a bucket that other levels do not know", |folder| {
                 let db = sled::open(folder).unwrap();
                 let key = bucket_key(Processor::Default, LEVELS_COUNT - 1, 77);
-                let totals = Totals { count: 1, cents: Cents::new(1) };
+                let totals = Totals::of_payment(Cents::new(1));
                 db.insert(key, &encode_totals(totals)).unwrap();
                 db.flush().unwrap();
             }),

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
-use ledger::protocol::Totals;
 use ledger::volume::Volume;
-use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use store::books::{Books, BooksError};
 use tempfile::TempDir;
 
@@ -106,8 +105,7 @@ fn expected(numbers: std::ops::Range<u32>) -> [Totals; 2] {
     for number in numbers {
         let processor = if number % 5 == 0 { Processor::Fallback } else { Processor::Default };
         let total = &mut totals[processor.index()];
-        total.count += 1;
-        total.cents = total.cents.checked_add(Cents::new(1990)).unwrap();
+        *total = total.checked_add(Totals::of_payment(Cents::new(1990))).unwrap();
     }
     totals
 }

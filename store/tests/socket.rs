@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
-use ledger::protocol::{FrameBuffer, PROTOCOL_VERSION, PurgeNotice, Request, Response, Totals};
+use ledger::protocol::{FrameBuffer, PROTOCOL_VERSION, PurgeNotice, Request, Response};
 use ledger::volume::Volume;
-use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use tempfile::TempDir;
 
 /// Far more than anything here takes.
@@ -151,7 +151,7 @@ fn claims_are_decided_and_summaries_answered() {
     assert_eq!(line_two.ask(Request::Claim { through }), claimed);
 
     append(&mut one, &[record(7, settled())]);
-    let totals = Totals { count: 1, cents: Cents::new(1990) };
+    let totals = Totals::of_payment(Cents::new(1990));
     let summary = Response::Summary([totals, Totals::default()]);
     assert_eq!(line_two.ask(Request::Summarize(RangeMs::ALL)), summary);
     let id = CorrelationId::from_bytes([7; 16]);
@@ -253,7 +253,7 @@ fn a_purge_that_an_instance_does_not_agree_to_is_given_up() {
     }
     assert_eq!(line_two.hear(), Some((0, Response::PreparePurge)));
     assert_eq!(line_two.hear(), Some((0, Response::PurgeAborted)));
-    let totals = Totals { count: 1, cents: Cents::new(1990) };
+    let totals = Totals::of_payment(Cents::new(1990));
     let summary = Response::Summary([totals, Totals::default()]);
     assert_eq!(line_two.ask(Request::Summarize(RangeMs::ALL)), summary);
 }

@@ -4,9 +4,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use ledger::Processor;
 use ledger::journal::{Event, PaymentRecord};
-use ledger::protocol::Totals;
+use ledger::{Processor, Totals};
 
 /// An answer, with its body in memory.
 pub type Answer = Response<Full<Bytes>>;
@@ -76,7 +75,7 @@ fn set(answer: &mut Answer, name: HeaderName, value: &'static str) {
 /// The totals by [`Processor::index`].
 pub fn summary(totals: &[Totals; 2]) -> Answer {
     let [default, fallback] = totals.map(|totals| {
-        format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", totals.count, totals.cents)
+        format!("{{\"totalRequests\":{},\"totalAmount\":{}}}", totals.count, totals.amount)
     });
     json(StatusCode::OK, format!("{{\"default\":{default},\"fallback\":{fallback}}}"))
 }
@@ -122,8 +121,10 @@ mod tests {
 
     #[test]
     fn totals_have_two_decimal_places() {
-        let totals =
-            [Totals { count: 3, cents: Cents::new(5970) }, Totals { count: 0, cents: Cents::ZERO }];
+        let totals = [
+            Totals { count: 3, amount: Cents::new(5970) },
+            Totals { count: 0, amount: Cents::ZERO },
+        ];
         let expected = r#"{"default":{"totalRequests":3,"totalAmount":59.70},"fallback":{"totalRequests":0,"totalAmount":0.00}}"#;
         assert_eq!(body(summary(&totals)), expected);
     }

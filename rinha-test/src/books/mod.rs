@@ -5,19 +5,8 @@ pub mod router;
 
 mod money;
 
-use ledger::Cents;
-
 pub use self::money::{TotalError, parse_total};
 use crate::http::HttpError;
-
-/// A number of payments and their sum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Payments.
-    pub count: u64,
-    /// The sum of their amounts.
-    pub amount: Cents,
-}
 
 /// Why books could not be read, or a processor not be configured.
 #[derive(Debug, thiserror::Error)]

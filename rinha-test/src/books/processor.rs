@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ledger::{Cents, CorrelationId, RangeMs, TimestampMs};
+use ledger::{Cents, CorrelationId, RangeMs, TimestampMs, Totals};
 use serde::Deserialize;
 use sonic_rs::RawNumber;
 
 use super::router::query;
-use super::{BooksError, Totals, parse_total, wrong_body, wrong_status};
+use super::{BooksError, parse_total, wrong_body, wrong_status};
 use crate::http::{Answer, Http};
 
 /// The token that a processor has at first.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ledger::{Processor, RangeMs};
+use ledger::{Processor, RangeMs, Totals};
 use serde::Deserialize;
 use sonic_rs::RawNumber;
 
-use super::{BooksError, Totals, parse_total, wrong_body, wrong_status};
+use super::{BooksError, parse_total, wrong_body, wrong_status};
 use crate::http::Http;
 
 /// How long the router may take to answer.

@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use ledger::{CorrelationId, Processor};
+use ledger::{CorrelationId, Processor, Totals};
 
 use super::Outcome;
 use super::payments::Payments;
-use crate::books::Totals;
 use crate::books::processor::Recorded;
 
 /// What a comparison by id found. Only what its name says is wrong is wrong.

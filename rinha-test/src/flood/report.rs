@@ -154,7 +154,7 @@ fn from_totals(before: Books, after: Books, accepted: u64) -> ById {
 }
 
 fn book_lines(books: &Books) -> [BookLine; 4] {
-    let line = |book: &str, totals: crate::books::Totals| BookLine {
+    let line = |book: &str, totals: ledger::Totals| BookLine {
         book: book.to_owned(),
         requests: totals.count,
         cents: totals.amount.get(),
@@ -228,10 +228,9 @@ mod tests {
     use std::time::Duration;
 
     use hdrhistogram::Histogram;
-    use ledger::Cents;
+    use ledger::{Cents, Totals};
 
     use super::*;
-    use crate::books::Totals;
 
     fn sent() -> Sent {
         let mut latency_us = Histogram::new(3).unwrap();

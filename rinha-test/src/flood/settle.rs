@@ -107,10 +107,9 @@ pub fn wait(
 
 #[cfg(test)]
 mod tests {
-    use ledger::Cents;
+    use ledger::{Cents, Totals};
 
     use super::*;
-    use crate::books::Totals;
 
     fn books(ours: u64, processors: u64) -> Books {
         let totals = |count: u64| {
