@@ -65,7 +65,13 @@ impl Connections {
     #[must_use]
     pub fn new(api: Rc<Api>, limits: ServerLimits) -> Rc<Self> {
         let mut builder = Builder::new();
-        builder.max_buf_size(limits.head_bytes_max).header_read_timeout(None).pipeline_flush(true);
+        builder
+            .max_buf_size(limits.head_bytes_max)
+            .header_read_timeout(None)
+            // Not `pipeline_flush`: it keeps back an answer as long as a part of the request's body
+            // is unread, for ever where the connection ends with that answer.
+            // A client that sends no more may still wait for its answer.
+            .half_close(true);
         Rc::new(Self {
             api,
             limits,

@@ -6,6 +6,7 @@
 // Each test uses a part of this, and a stand-in that fails should fail its test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -54,10 +55,29 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Three ports that were free a moment ago.
+/// The ports of tests: below those that the system gives to outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Three free ports that no other test gets while this one runs. A lock on a file stands for each
+/// port: one that was only looked at could be taken before the process under test listens on it.
 pub fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    let locks = std::env::temp_dir().join("payment-router-test-ports");
+    std::fs::create_dir_all(&locks).unwrap();
+    let mut candidates = PORTS;
+    [(); 3].map(|()| {
+        let is_ours = |port: &u16| {
+            let path = locks.join(port.to_string());
+            let file = File::options().create(true).append(true).open(path).unwrap();
+            let is_free =
+                file.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+            if is_free {
+                // Held until the process ends.
+                std::mem::forget(file);
+            }
+            is_free
+        };
+        candidates.find(is_ours).unwrap()
+    })
 }
 
 /// Serves `200` to any request on this port, for as long as the test runs.

@@ -1,0 +1,218 @@
+//! The real system, on free ports and a folder of its own, and what tests ask of it.
+
+// Each test uses a part of this, and what cannot go on here should fail its test.
+#![allow(dead_code, clippy::unwrap_used)]
+
+pub mod connection;
+pub mod load;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use connection::{Answer, Connection};
+use ledger::{CorrelationId, Processor, RangeMs, Totals};
+use rinha_test::books::processor::{FIRST_TOKEN, ProcessorAdmin, Recorded};
+use rinha_test::books::router::Router;
+use rinha_test::up::log::Log;
+use rinha_test::up::process::ProcessSpec;
+use rinha_test::up::supervisor::Keeping;
+use rinha_test::up::system::System;
+use rinha_test::up::topology::{Processors, Topology};
+use tempfile::TempDir;
+
+use crate::support::{free_ports, launcher, wait_for};
+
+/// The amount of [`payment`], in cents.
+pub const CENTS: i64 = 1990;
+
+/// How a test changes the arguments of processes.
+type Change = Box<dyn Fn(&mut ProcessSpec)>;
+
+/// A system that runs.
+pub struct Live {
+    // Ended before its folder is removed.
+    system: Option<System>,
+    topology: Topology,
+    change: Change,
+    _folder: TempDir,
+}
+
+impl Live {
+    /// The system as `rinha-test up` runs it.
+    pub fn start() -> Self {
+        Self::changed(|_| {})
+    }
+
+    /// The system with more arguments for the APIs.
+    pub fn with_api(more: &'static [&'static str]) -> Self {
+        Self::changed(move |spec| {
+            if spec.name.starts_with("api-") {
+                spec.arguments.extend(more.iter().map(Into::into));
+            }
+        })
+    }
+
+    /// The system with changed processes.
+    pub fn changed(change: impl Fn(&mut ProcessSpec) + 'static) -> Self {
+        let programs = launcher().parent().unwrap().to_owned();
+        for program in ["api", "lb", "store", "payment-processor"] {
+            let path = programs.join(program);
+            assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let [port, default, fallback] = free_ports();
+        let processors = Processors::Simulated([default, fallback]);
+        let topology = Topology { programs, data: folder.path().join("data"), port, processors };
+        topology.volume().create().unwrap();
+        let change = Box::new(change);
+        let mut live = Self { system: None, topology, change, _folder: folder };
+        live.start_all();
+        live
+    }
+
+    /// Starts everything, and waits until it answers.
+    pub fn start_all(&mut self) {
+        let mut specs = self.topology.processes();
+        specs.iter_mut().for_each(&self.change);
+        let keeping = Keeping {
+            launcher: launcher(),
+            run_folder: self.topology.volume().run(),
+            restart: false,
+            grace: Duration::from_secs(30),
+            log: Log::to_stdout(specs.iter().map(|spec| spec.name.as_str())),
+        };
+        self.system = Some(System::start(keeping, specs).unwrap());
+        self.wait_until_it_answers();
+    }
+
+    /// Waits until every API answers for what was settled.
+    pub fn wait_until_it_answers(&self) {
+        wait_for("the processors", || {
+            let answers = |processor| self.admin(processor).summary(RangeMs::ALL).is_ok();
+            Processor::ALL.into_iter().all(answers).then_some(())
+        });
+        // The APIs take turns, so two connections in a row reach both.
+        wait_for("both APIs", || {
+            let answers = |()| {
+                Connection::try_open(self.topology.port)
+                    .and_then(|mut connection| connection.try_get("/payments-summary"))
+                    .is_ok_and(|answer| answer.status == 200)
+            };
+            [(); 2].into_iter().all(answers).then_some(())
+        });
+    }
+
+    pub fn system(&self) -> &System {
+        self.system.as_ref().unwrap()
+    }
+
+    /// Kills all processes at the same moment, and starts them again. The simulators have forgotten
+    /// everything then.
+    pub fn kill_all_and_start(&mut self) {
+        let system = self.system.take().unwrap();
+        system.kill_all();
+        system.shut_down();
+        self.start_all();
+    }
+
+    /// Starts a process that was killed, and waits until all of them answer.
+    pub fn start_again(&self, name: &str) {
+        self.system().start_process(name).unwrap();
+        self.wait_until_it_answers();
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.topology.data.clone()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.topology.port
+    }
+
+    /// A client's connection to the balancer.
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.topology.port)
+    }
+
+    /// A connection to each API, as long as both run and nobody else connects: they take turns.
+    pub fn connect_to_both(&self) -> [Connection; 2] {
+        [self.connect(), self.connect()]
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.connect().get(path)
+    }
+
+    pub fn router(&self) -> Router {
+        Router::new(self.topology.router_url())
+    }
+
+    pub fn admin(&self, processor: Processor) -> ProcessorAdmin {
+        ProcessorAdmin::new(self.topology.processor_url(processor), FIRST_TOKEN)
+    }
+
+    pub fn fail(&self, processor: Processor, fails: bool) {
+        self.admin(processor).set_failure(fails).unwrap();
+    }
+
+    pub fn delay(&self, processor: Processor, delay: Duration) {
+        self.admin(processor).set_delay(delay).unwrap();
+    }
+
+    /// What the router says was settled, by [`Processor::index`].
+    pub fn summary(&self) -> [Totals; 2] {
+        self.router().summary(RangeMs::ALL).unwrap()
+    }
+
+    /// How many payments the router says were settled.
+    pub fn settled_count(&self) -> u64 {
+        self.summary().iter().map(|totals| totals.count).sum()
+    }
+
+    /// Waits until this many payments are settled, and no more.
+    pub fn wait_settled(&self, count: u64) {
+        let is_settled = || (self.settled_count() >= count).then_some(());
+        wait_for(&format!("{count} settled payments"), is_settled);
+        assert_eq!(self.settled_count(), count);
+    }
+
+    /// Every payment that a processor has recorded.
+    pub fn recorded(&self, processor: Processor) -> BTreeMap<CorrelationId, Recorded> {
+        let books = self.admin(processor).books().unwrap().unwrap();
+        books.into_iter().map(|recorded| (recorded.id, recorded)).collect()
+    }
+
+    /// The ids that some processor has recorded. Our totals must be theirs, request for request and
+    /// cent for cent, and no payment may be in both books.
+    pub fn agreed_books(&self) -> Vec<CorrelationId> {
+        let ours = self.summary();
+        for processor in Processor::ALL {
+            let theirs = self.admin(processor).summary(RangeMs::ALL).unwrap();
+            assert_eq!(ours[processor.index()], theirs, "{processor}");
+        }
+        let [default, fallback] = Processor::ALL.map(|processor| self.recorded(processor));
+        let twice: Vec<_> = default.keys().filter(|id| fallback.contains_key(id)).collect();
+        assert!(twice.is_empty(), "paid twice: {twice:?}");
+        let mut ids: Vec<_> = default.into_keys().chain(fallback.into_keys()).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// The id with this number; they rise with their numbers.
+pub fn id(number: u32) -> CorrelationId {
+    let mut bytes = [0x40; 16];
+    bytes[12..].copy_from_slice(&number.to_be_bytes());
+    CorrelationId::from_bytes(bytes)
+}
+
+/// The ids with numbers from 0.
+pub fn ids(count: u32) -> Vec<CorrelationId> {
+    (0..count).map(id).collect()
+}
+
+/// The body of a payment of 19.90.
+pub fn payment(number: u32) -> String {
+    format!(r#"{{"correlationId":"{}","amount":19.90}}"#, id(number))
+}
