@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use ledger::CorrelationId;
-use ledger::disk::{Disk, DiskFile};
+use ledger::disk::{Disk, DiskFile, write_whole};
 use ledger::journal::Position;
 
 const NAME: &str = "claims.log";
@@ -244,17 +244,6 @@ fn failed<D: Disk>(
 ) -> impl FnOnce(io::Error) -> ClaimsError {
     let file = disk.describe(name);
     move |source| ClaimsError::Io { action, file, source }
-}
-
-fn write_whole<F: DiskFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match file.write_at(offset + written as u64, &bytes[written..])? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => written += count,
-        }
-    }
-    Ok(())
 }
 
 fn encode_head(purge: u64) -> [u8; HEAD_BYTES] {

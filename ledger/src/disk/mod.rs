@@ -100,3 +100,18 @@ pub trait DiskFile: Clone + Send + 'static {
     /// It may not survive one: what was not synced before may be lost, whatever is called next.
     fn sync(&self) -> io::Result<()>;
 }
+
+/// Writes all of the bytes at `offset`.
+///
+/// # Errors
+/// The operating system refuses, and a first part of the bytes may be written.
+pub fn write_whole<F: DiskFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(offset + written as u64, &bytes[written..])? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => written += count,
+        }
+    }
+    Ok(())
+}

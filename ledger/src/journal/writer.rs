@@ -10,7 +10,7 @@ use super::segment::{
     HEADER_BYTES, SegmentHeader, record_offset, segment_file_name, segment_number,
 };
 use super::tail::Tail;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, write_whole};
 use crate::time::TimestampMs;
 
 /// The size at which a segment is sealed and the next one begun, unless set otherwise.
@@ -549,17 +549,6 @@ fn rewrite<D: Disk>(
         }
         write_whole(file, offset, &bytes).map_err(failed)?;
         index += 1;
-    }
-    Ok(())
-}
-
-fn write_whole<F: DiskFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match file.write_at(offset + written as u64, &bytes[written..])? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => written += count,
-        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use ledger::{CorrelationId, Processor, Totals};
+use ledger::{Cents, CorrelationId, Processor, Totals};
 
 use super::Outcome;
 use super::payments::Payments;
@@ -113,6 +113,26 @@ impl Books {
         [0, 1].into_iter().all(|side: usize| self.ours[side].amount == self.processors[side].amount)
     }
 
+    /// What is to be compared: the whole books, or what has come since `before` where they differed
+    /// even then and still do.
+    #[must_use]
+    pub fn to_compare(&self, before: &Self) -> Self {
+        let increase = |after: Totals, before: Totals| Totals {
+            count: after.count.saturating_sub(before.count),
+            amount: Cents::new(after.amount.get() - before.amount.get()),
+        };
+        if before.are_equal() || self.are_equal() {
+            return *self;
+        }
+        let increases = |after: [Totals; 2], before: [Totals; 2]| {
+            [increase(after[0], before[0]), increase(after[1], before[1])]
+        };
+        Self {
+            ours: increases(self.ours, before.ours),
+            processors: increases(self.processors, before.processors),
+        }
+    }
+
     /// All payments that our router says were settled.
     #[must_use]
     pub fn settled(&self) -> u64 {
@@ -122,7 +142,7 @@ impl Books {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Cents, TimestampMs};
+    use ledger::TimestampMs;
 
     use super::*;
 
@@ -219,5 +239,22 @@ mod tests {
             Books { ours: [one, Totals::default()], processors: [Totals::default(), one] };
         assert!(!swapped.are_equal() && !swapped.cents_are_equal());
         assert_eq!(more.settled(), 3);
+    }
+
+    #[test]
+    fn books_that_differed_before_are_compared_by_what_has_come_since() {
+        let totals = |count: i64| {
+            let count_unsigned = u64::try_from(count).unwrap();
+            [Totals { count: count_unsigned, amount: Cents::new(count * 10) }, Totals::default()]
+        };
+        let books = |ours, processors| Books { ours: totals(ours), processors: totals(processors) };
+        // The processors have forgotten five.
+        let before = books(7, 2);
+        assert!(books(9, 4).to_compare(&before).are_equal());
+        assert!(!books(9, 5).to_compare(&before).are_equal());
+        // Ours were only late.
+        assert!(books(12, 12).to_compare(&before).are_equal());
+        // Books that were equal have no excuse.
+        assert!(!books(9, 4).to_compare(&books(5, 5)).are_equal());
     }
 }

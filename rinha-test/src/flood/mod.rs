@@ -144,15 +144,22 @@ pub fn run(settings: &FloodSettings) -> Result<FloodReport, FloodError> {
     };
     let before = bookkeepers.read()?;
     if !before.are_equal() {
-        eprintln!("the books do not agree before the flood: {before:?}");
+        eprintln!(
+            "the books differ before the flood, as after a restart of a simulator, which forgets \
+             its own; what comes from now on is compared"
+        );
     }
     let sent = post_all(settings, payments)?;
     let accepted = sent.outcomes.iter().filter(|o| matches!(o, Outcome::Accepted(_))).count();
-    let goal = before.settled() + accepted as u64;
     let progress = Progress::start();
-    let settled = settle::wait(&bookkeepers, goal, settings.settle_timeout, |books| {
-        progress.show("settled", books.settled().saturating_sub(before.settled()), accepted as u64);
-    })?;
+    let settled =
+        settle::wait(&bookkeepers, before, accepted as u64, settings.settle_timeout, |books| {
+            progress.show(
+                "settled",
+                books.settled().saturating_sub(before.settled()),
+                accepted as u64,
+            );
+        })?;
     progress.end();
     let by_id = compare_by_id(&bookkeepers, &payments, &sent)?;
     let report = FloodReport::new(&Findings { seed, sent: &sent, before, settled, by_id });

@@ -64,6 +64,8 @@ pub struct FloodReport {
     pub compared_by_id: bool,
     /// Calls to processors beyond the first for a payment, where they list them.
     pub attempts_more: u64,
+    /// Whether the books differed before, so that only what has come since is compared.
+    pub differed_before: bool,
     /// Whether the requests of all books are equal.
     pub requests_equal: bool,
     /// Whether the cents of all books are equal.
@@ -111,11 +113,13 @@ impl FloodReport {
         let books = settled.books;
         // Without a list, all that is known is how many came to the books since before.
         let compared = by_id.clone().unwrap_or_else(|| from_totals(*before, books, accepted));
-        let requests_equal =
-            [0, 1].into_iter().all(|s: usize| books.ours[s].count == books.processors[s].count);
+        let to_compare = books.to_compare(before);
+        let requests_equal = [0, 1]
+            .into_iter()
+            .all(|s: usize| to_compare.ours[s].count == to_compare.processors[s].count);
         let post_seconds = sent.elapsed.as_secs_f64();
         Self {
-            right: settled.in_time && compared.is_right() && books.are_equal(),
+            right: settled.in_time && compared.is_right() && to_compare.are_equal(),
             seed: *seed,
             posted,
             accepted,
@@ -138,8 +142,9 @@ impl FloodReport {
             unwanted: compared.unwanted,
             compared_by_id: by_id.is_some(),
             attempts_more: compared.attempts_more,
+            differed_before: to_compare != books,
             requests_equal,
-            cents_equal: books.cents_are_equal(),
+            cents_equal: to_compare.cents_are_equal(),
             books: book_lines(&books),
             examples: compared.examples,
         }
@@ -206,8 +211,9 @@ impl fmt::Display for FloodReport {
         for BookLine { book, requests, cents } in &self.books {
             row(book, format!("{requests} requests, {cents} cents"))?;
         }
-        row("requests equal", yes_or_no(self.requests_equal))?;
-        row("cents equal", yes_or_no(self.cents_equal))?;
+        let since = if self.differed_before { ", in what has come since the start" } else { "" };
+        row("requests equal", format!("{}{since}", yes_or_no(self.requests_equal)))?;
+        row("cents equal", format!("{}{since}", yes_or_no(self.cents_equal)))?;
         for example in &self.examples {
             writeln!(out, "  {example}")?;
         }

@@ -49,6 +49,8 @@ pub struct Settled {
 struct Waiting {
     /// How many payments our summary should tell of.
     goal: u64,
+    /// The books at the beginning.
+    before: Books,
     /// How long nothing may move.
     patience: Duration,
     last: Option<Books>,
@@ -65,26 +67,28 @@ impl Waiting {
             self.moved = now;
         }
         // Seen twice alike, or it could be a moment between a record and its summary.
-        if is_still && books.settled() >= self.goal && books.are_equal() {
+        if is_still && books.settled() >= self.goal && books.to_compare(&self.before).are_equal() {
             return Some(true);
         }
         (now.saturating_sub(self.moved) >= self.patience).then_some(false)
     }
 }
 
-/// Waits until our summary tells of `goal` payments and agrees with the processors, or nothing
-/// has moved for `patience`. Bookkeepers that do not answer do not move.
+/// Waits until our summary tells of this many more payments than `before` and agrees with the
+/// processors, or nothing has moved for `patience`. Bookkeepers that do not answer do not move.
 ///
 /// # Errors
 /// The books could not be read even once.
 pub fn wait(
     bookkeepers: &Bookkeepers,
-    goal: u64,
+    before: Books,
+    more: u64,
     patience: Duration,
     progress: impl Fn(&Books),
 ) -> Result<Settled, BooksError> {
     let clock = Monotonic::start();
-    let mut waiting = Waiting { goal, patience, last: None, moved: Duration::ZERO };
+    let goal = before.settled() + more;
+    let mut waiting = Waiting { goal, before, patience, last: None, moved: Duration::ZERO };
     loop {
         let now = clock.elapsed();
         match bookkeepers.read() {
@@ -121,7 +125,13 @@ mod tests {
 
     fn see_all(seen: &[(u64, Books)]) -> Vec<Option<bool>> {
         let patience = Duration::from_mins(1);
-        let mut waiting = Waiting { goal: 10, patience, last: None, moved: Duration::ZERO };
+        let mut waiting = Waiting {
+            goal: 10,
+            before: Books::default(),
+            patience,
+            last: None,
+            moved: Duration::ZERO,
+        };
         seen.iter().map(|(at, books)| waiting.see(*books, Duration::from_secs(*at))).collect()
     }
 
