@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use ledger::disk::Disk;
 use ledger::disk::folder::FolderDisk;
+use ledger::disk::{Disk, DiskFile};
 use ledger::journal::{
     Event, JournalError, JournalReader, OpenPayments, PaymentRecord, Position, Record,
-    list_segments, read_segment_header, recovery_start,
+    list_segments, read_seal, read_segment_header, recovery_start, segment_file_name,
 };
 use ledger::protocol::PurgeNotice;
 use ledger::volume::Volume;
@@ -123,16 +123,39 @@ pub struct Opened {
 }
 
 impl Books {
-    /// Opens the books on a volume and reads all journals to their ends.
+    /// Opens the books on a volume and reads all journals to their ends, under this boot of the
+    /// machine.
     ///
     /// # Errors
     /// Another store runs, or something cannot be read, or is damaged.
-    pub fn open(volume: &Volume, cache_bytes: u64) -> Result<(Self, Opened), BooksError> {
+    pub fn open(
+        volume: &Volume,
+        cache_bytes: u64,
+        boot_id: [u8; 16],
+    ) -> Result<(Self, Opened), BooksError> {
+        if let Some(opened) = Self::try_open(volume, cache_bytes, boot_id)? {
+            return Ok(opened);
+        }
+        let again = Self::try_open(volume, cache_bytes, boot_id)?;
+        Ok(again.expect("an empty database has nothing that the journals have not"))
+    }
+
+    /// As [`Books::open`]. `None` where the database turned out to have what the journals have not;
+    /// it is removed then.
+    fn try_open(
+        volume: &Volume,
+        cache_bytes: u64,
+        boot_id: [u8; 16],
+    ) -> Result<Option<(Self, Opened)>, BooksError> {
         let store_disk = folder(&volume.store())?;
-        let (decisions, claims) = Decisions::open(store_disk)?;
+        let (decisions, claims) = Decisions::open(store_disk, boot_id)?;
         let index_disk = folder(&volume.store().join(INDEX_FOLDER))?;
         let database_path = database_path(volume, decisions.purge());
         remove_other_databases(volume, &database_path)?;
+        if !decisions.same_boot() && database_path.exists() {
+            tracing::info!("the machine was started anew; the database is rebuilt");
+            remove_if_there(&database_path).map_err(failed("remove", &database_path))?;
+        }
         let mut books = Self {
             volume: volume.clone(),
             cache_bytes,
@@ -147,13 +170,14 @@ impl Books {
             unapplied: VecDeque::new(),
         };
         books.find_survivors()?;
-        let mut records_count = books.read_from_scratch()?;
+        let records_count = books.read_from_scratch()?;
         if books.database_is_ahead() {
             tracing::warn!(
                 "the database has more than the journals, which lost their ends; it is rebuilt"
             );
-            books.replace_database(&database_path)?;
-            records_count = books.read_from_scratch()?;
+            drop(books);
+            remove_if_there(&database_path).map_err(failed("remove", &database_path))?;
+            return Ok(None);
         }
         books.remove_stale_indexes()?;
         for claim in claims {
@@ -162,15 +186,12 @@ impl Books {
         books.decisions.keep()?;
         books.close_segments()?;
         let opened = Opened { instances_count: books.instances.len(), records_count };
-        Ok((books, opened))
+        Ok(Some((books, opened)))
     }
 
     /// Reads all journals of the volume, from where each is not in index and database yet.
     fn read_from_scratch(&mut self) -> Result<u64, BooksError> {
-        self.instances.clear();
-        let mut instances =
-            self.volume.instances().map_err(failed("read", &self.volume.journals()))?;
-        instances.dedup();
+        let instances = self.volume.instances().map_err(failed("read", &self.volume.journals()))?;
         let mut records_count = 0;
         for instance in instances {
             self.add_instance(instance)?;
@@ -191,14 +212,20 @@ impl Books {
         let oldest = segments.first().copied().unwrap_or(cut.segment);
         let begin = cut.max(Position { segment: oldest, index: 0 });
         let apply_from = self.database.offset(instance)?.unwrap_or(begin).max(begin);
-        let mut read_from = apply_from;
+        let next = segments.last().map_or(begin.segment, |last| last + 1);
+        let mut first_unindexed = begin.max(Position { segment: next, index: 0 });
         for number in segments.into_iter().filter(|number| *number >= begin.segment) {
             if self.open_index(instance, &disk, number, cut)? {
                 continue;
             }
             let unindexed = Position { segment: number, index: 0 }.max(begin);
-            read_from = read_from.min(unindexed);
+            first_unindexed = first_unindexed.min(unindexed);
         }
+        if !self.decisions.same_boot() {
+            // What a file of the index has was decided before, and is what the journal has.
+            self.decisions.set_decided(instance, first_unindexed);
+        }
+        let read_from = apply_from.min(first_unindexed);
         let reader = JournalReader::new(disk.clone(), instance, read_from);
         let state = Instance { disk, reader, apply_from, sealed: VecDeque::new() };
         self.instances.insert(instance, state);
@@ -226,6 +253,7 @@ impl Books {
         }
     }
 
+    /// What the index of a segment must belong to. `None` where the segment is not sealed.
     fn segment_key(
         &self,
         instance: u16,
@@ -233,12 +261,14 @@ impl Books {
         number: u32,
         cut: Position,
     ) -> Result<Option<SegmentKey>, BooksError> {
-        let header = read_segment_header(disk, number)?;
-        Ok(header.map(|header| SegmentKey {
+        let Some(header) = read_segment_header(disk, number)? else { return Ok(None) };
+        let seal = read_seal(disk, number)?;
+        Ok(seal.map(|seal| SegmentKey {
             instance,
             number,
             header_checksum: header.checksum(),
             first_index: if cut.segment == number { cut.index } else { 0 },
+            seal_index: seal.records_count,
             hash_key: self.hash_key,
         }))
     }
@@ -330,16 +360,17 @@ impl Books {
         let count = self.unapplied.len().min(APPLY_PAYMENTS_MAX);
         let mut offsets = BTreeMap::new();
         let mut payments = Vec::with_capacity(count);
-        for unapplied in self.unapplied.drain(..count) {
+        for unapplied in self.unapplied.range(..count) {
             offsets.insert(unapplied.instance, unapplied.position.next());
             payments.push(unapplied.payment);
         }
-        if self.unapplied.is_empty() {
+        if self.unapplied.len() == count {
             for (instance, state) in &self.instances {
                 offsets.insert(*instance, state.reader.position().max(state.apply_from));
             }
         }
         self.database.apply(&mut payments, offsets)?;
+        self.unapplied.drain(..count);
         Ok(!self.unapplied.is_empty())
     }
 
@@ -458,6 +489,8 @@ impl Books {
         let mut survivors = HashMap::new();
         for (instance, state) in &self.instances {
             survivors.extend(in_flight(&state.disk, *instance, cuts[instance])?);
+            sync_before(&state.disk, cuts[instance])
+                .map_err(failed("sync", &self.volume.journal(*instance)))?;
         }
         if let Err(error) = self.decisions.purge_all(&cuts, survivors) {
             return Ok(Err(error));
@@ -491,13 +524,6 @@ impl Books {
 
     fn database_is_ahead(&self) -> bool {
         self.instances.values().any(|state| state.apply_from > state.reader.position())
-    }
-
-    /// Puts an empty database in place of the one at the path.
-    fn replace_database(&mut self, path: &Path) -> Result<(), BooksError> {
-        self.unapplied.clear();
-        self.database = Database::begin_anew(path, self.cache_bytes)?;
-        Ok(())
     }
 
     /// Hands segments that are read and decided upon to the indexer, and takes those that it has
@@ -569,6 +595,19 @@ fn in_flight(
         Some((payment.id, record))
     });
     Ok(in_flight.collect())
+}
+
+/// Makes the segment of a place and the one before it survive a power cut, so that the place never
+/// names a later record than it does now.
+fn sync_before(disk: &FolderDisk, place: Position) -> io::Result<()> {
+    for number in [place.segment.saturating_sub(1), place.segment] {
+        match disk.open_read_only(&segment_file_name(number)) {
+            Ok(file) => file.sync()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    disk.sync()
 }
 
 fn database_path(volume: &Volume, purge: u64) -> PathBuf {

@@ -9,10 +9,14 @@
 //! The log matters from a decision until the journal says what came of it. A new one, with all that
 //! still matters, replaces it at every start, at every purge, and when it has grown.
 //!
-//! Layout, little endian: a head of 32 bytes (magic 8, version 2, zero 6, number of the last purge 8,
-//! zero 4, CRC-32C of the 28 bytes before it), then entries of 32 bytes (CRC-32C of the head's
-//! checksum, the entry's index and its other bytes 4, kind 1, zero 1, instance 2, position 8,
-//! correlation id of a loser 16).
+//! After a reboot the journals may have lost their ends, and new records lie in the places of lost
+//! ones. What the log says of places is then forgotten: no process remembers an answer, and whatever
+//! was sent has a record that says so. The purge stays.
+//!
+//! Layout, little endian: a head of 48 bytes (magic 8, version 2, zero 6, number of the last purge 8,
+//! boot id of the machine 16, zero 4, CRC-32C of the 44 bytes before it), then entries of 32 bytes
+//! (CRC-32C of the head's CRC-32C, the entry's index and its other bytes 4, kind 1, zero 1, instance
+//! 2, position 8, correlation id of a loser 16).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,8 +28,9 @@ use ledger::journal::Position;
 const NAME: &str = "claims.log";
 const NEW_NAME: &str = "claims.log.new";
 const MAGIC: [u8; 8] = *b"PAYCLMS\n";
-const VERSION: u16 = 1;
-const HEAD_BYTES: usize = 32;
+const VERSION: u16 = 2;
+const HEAD_BYTES: usize = 48;
+const HEAD_CHECKSUM_OFFSET: usize = HEAD_BYTES - 4;
 const ENTRY_BYTES: usize = 32;
 const NO_ID: CorrelationId = CorrelationId::from_bytes([0; 16]);
 
@@ -77,6 +82,18 @@ pub struct Checkpoint {
     pub losers: BTreeMap<(u16, Position), CorrelationId>,
 }
 
+/// What a claim log says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// What was decided before the first claim.
+    pub checkpoint: Checkpoint,
+    /// The claims, in order.
+    pub claims: Vec<Claim>,
+    /// Whether it was written since the machine was started. If not, it says nothing of places but
+    /// the cuts of the last purge.
+    pub same_boot: bool,
+}
+
 /// That the accepted payments of an instance before a place are decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
@@ -90,6 +107,7 @@ pub struct Claim {
 pub struct ClaimLog<D: Disk> {
     disk: D,
     _lock: D::Lock,
+    boot_id: [u8; 16],
     file: Option<D::File>,
     head_checksum: u32,
     entries_count: u32,
@@ -98,32 +116,37 @@ pub struct ClaimLog<D: Disk> {
 }
 
 impl<D: Disk> ClaimLog<D> {
-    /// Takes the store's lock and reads the log: the checkpoint, and the claims after it in order.
-    /// A torn tail is left out: nobody heard of that claim.
+    /// Takes the store's lock and reads the log. A torn tail is left out: nobody heard of that claim.
     ///
     /// # Errors
     /// Another store runs, or the log cannot be read, or is damaged.
-    pub fn open(disk: D) -> Result<(Self, Checkpoint, Vec<Claim>), ClaimsError> {
+    pub fn open(disk: D, boot_id: [u8; 16]) -> Result<(Self, Kept), ClaimsError> {
         let lock = disk.lock().map_err(failed(&disk, "lock", ""))?;
         let mut log = Self {
             disk,
             _lock: lock,
+            boot_id,
             file: None,
             head_checksum: 0,
             entries_count: 0,
             claims_count: 0,
             cut_before_write: false,
         };
-        let (checkpoint, claims) = log.read()?;
-        Ok((log, checkpoint, claims))
+        let mut kept = log.read()?;
+        if !kept.same_boot {
+            kept.claims.clear();
+            kept.checkpoint.decided.clear();
+            kept.checkpoint.losers.clear();
+        }
+        Ok((log, kept))
     }
 
-    fn read(&mut self) -> Result<(Checkpoint, Vec<Claim>), ClaimsError> {
-        let mut checkpoint = Checkpoint::default();
-        let mut claims = Vec::new();
+    fn read(&mut self) -> Result<Kept, ClaimsError> {
+        let mut kept = Kept::default();
+        let Kept { checkpoint, claims, same_boot } = &mut kept;
         let file = match self.disk.open_read_only(NAME) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((checkpoint, claims));
+                return Ok(kept);
             }
             file => file.map_err(failed(&self.disk, "open", NAME))?,
         };
@@ -135,12 +158,13 @@ impl<D: Disk> ClaimLog<D> {
             offset: offset as u64,
         };
         let (head, body) = bytes[..count].split_first_chunk().ok_or_else(|| damaged(0))?;
-        let (purge, head_checksum) = decode_head(head).ok_or_else(|| damaged(0))?;
-        checkpoint.purge = purge;
+        let head = Head::decode(head).ok_or_else(|| damaged(0))?;
+        checkpoint.purge = head.purge;
+        *same_boot = head.boot_id == self.boot_id;
         let (entries, _) = body.as_chunks::<ENTRY_BYTES>();
         for (index, entry) in entries.iter().enumerate() {
             let offset = HEAD_BYTES + index * ENTRY_BYTES;
-            let Some((kind, instance, position, id)) = decode_entry(entry, head_checksum, index)
+            let Some((kind, instance, position, id)) = decode_entry(entry, head.checksum(), index)
             else {
                 // Zeros up to the end are a write that the power cut short.
                 if bytes[offset..count].iter().all(|byte| *byte == 0) {
@@ -156,18 +180,17 @@ impl<D: Disk> ClaimLog<D> {
                 _ => return Err(damaged(offset)),
             }
         }
-        Ok((checkpoint, claims))
+        Ok(kept)
     }
 
-    /// Replaces the log by one that begins with this checkpoint, in one step that survives a power
-    /// cut.
+    /// Replaces the log by one that begins with this checkpoint, in one step.
     ///
     /// # Errors
     /// The disk refuses. The log before it is still there.
     pub fn replace(&mut self, checkpoint: &Checkpoint) -> Result<(), ClaimsError> {
-        let head = encode_head(checkpoint.purge);
-        let head_checksum = crc32c::crc32c(&head);
-        let mut bytes = head.to_vec();
+        let head = Head { purge: checkpoint.purge, boot_id: self.boot_id };
+        let head_checksum = head.checksum();
+        let mut bytes = head.encode().to_vec();
         let mut entries_count = 0;
         let mut put = |kind, instance, position, id| {
             let entry = encode_entry(kind, instance, position, id, head_checksum, entries_count);
@@ -193,12 +216,18 @@ impl<D: Disk> ClaimLog<D> {
         write_whole(&file, 0, &bytes).map_err(failed(&self.disk, "write", NEW_NAME))?;
         file.sync().map_err(failed(&self.disk, "sync", NEW_NAME))?;
         self.disk.rename(NEW_NAME, NAME).map_err(failed(&self.disk, "replace", NAME))?;
-        self.disk.sync().map_err(failed(&self.disk, "sync", ""))?;
         self.file = Some(file);
         self.head_checksum = head_checksum;
         self.entries_count = entries_count;
         self.claims_count = 0;
         self.cut_before_write = false;
+        // The new log is in its place for every process, so this is too late to refuse it.
+        if let Err(error) = self.disk.sync() {
+            let file = self.disk.describe("");
+            tracing::error!(
+                "cannot sync {file}: {error}. A power cut may bring back the log before"
+            );
+        }
         Ok(())
     }
 
@@ -246,21 +275,37 @@ fn failed<D: Disk>(
     move |source| ClaimsError::Io { action, file, source }
 }
 
-fn encode_head(purge: u64) -> [u8; HEAD_BYTES] {
-    let mut bytes = [0; HEAD_BYTES];
-    bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[16..24].copy_from_slice(&purge.to_le_bytes());
-    let checksum = crc32c::crc32c(&bytes[..28]);
-    bytes[28..].copy_from_slice(&checksum.to_le_bytes());
-    bytes
+/// The head of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Head {
+    /// The number of the last purge.
+    purge: u64,
+    /// The boot of the machine under which the log was begun.
+    boot_id: [u8; 16],
 }
 
-/// The number of the last purge, and what ties entries to this log.
-fn decode_head(bytes: &[u8; HEAD_BYTES]) -> Option<(u64, u32)> {
-    let (words, _) = bytes.as_chunks::<8>();
-    let purge = u64::from_le_bytes(words[2]);
-    (encode_head(purge) == *bytes).then(|| (purge, crc32c::crc32c(bytes)))
+impl Head {
+    fn encode(self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.purge.to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.boot_id);
+        let checksum = crc32c::crc32c(&bytes[..HEAD_CHECKSUM_OFFSET]);
+        bytes[HEAD_CHECKSUM_OFFSET..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEAD_BYTES]) -> Option<Self> {
+        let purge = u64::from_le_bytes(bytes[16..24].try_into().ok()?);
+        let head = Self { purge, boot_id: bytes[24..40].try_into().ok()? };
+        (head.encode() == *bytes).then_some(head)
+    }
+
+    /// What ties entries to this log.
+    fn checksum(self) -> u32 {
+        crc32c::crc32c(&self.encode()[..HEAD_CHECKSUM_OFFSET])
+    }
 }
 
 fn encode_entry(
@@ -304,6 +349,8 @@ mod tests {
 
     use super::*;
 
+    const BOOT: [u8; 16] = [1; 16];
+
     fn place(segment: u32, index: u32) -> Position {
         Position { segment, index }
     }
@@ -327,7 +374,7 @@ mod tests {
     /// A log with a checkpoint and claims, whose store is gone.
     fn written() -> MemoryDisk {
         let disk = MemoryDisk::new();
-        let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+        let (mut log, _) = ClaimLog::open(disk.clone(), BOOT).unwrap();
         log.replace(&checkpoint()).unwrap();
         for claim in claims() {
             log.append(claim).unwrap();
@@ -336,7 +383,10 @@ mod tests {
     }
 
     fn read(disk: &MemoryDisk) -> Result<(Checkpoint, Vec<Claim>), ClaimsError> {
-        ClaimLog::open(disk.clone()).map(|(_, checkpoint, claims)| (checkpoint, claims))
+        ClaimLog::open(disk.clone(), BOOT).map(|(_, kept)| {
+            assert!(kept.same_boot || kept == Kept::default());
+            (kept.checkpoint, kept.claims)
+        })
     }
 
     #[test]
@@ -387,7 +437,7 @@ mod tests {
     fn a_full_disk_decides_nothing_and_heals() {
         for room in 0..ENTRY_BYTES {
             let disk = MemoryDisk::new();
-            let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+            let (mut log, _) = ClaimLog::open(disk.clone(), BOOT).unwrap();
             log.replace(&checkpoint()).unwrap();
             disk.set_room_bytes(Some(room));
             log.append(claims()[0]).unwrap_err();
@@ -401,13 +451,13 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_replaced_stays() {
         let disk = written();
-        let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+        let (mut log, _) = ClaimLog::open(disk.clone(), BOOT).unwrap();
         disk.set_room_bytes(Some(20));
         log.replace(&Checkpoint::default()).unwrap_err();
         drop(log);
         assert_eq!(read(&disk).unwrap(), (checkpoint(), claims()));
         disk.set_room_bytes(None);
-        let (mut log, _, _) = ClaimLog::open(disk.clone()).unwrap();
+        let (mut log, _) = ClaimLog::open(disk.clone(), BOOT).unwrap();
         log.replace(&Checkpoint::default()).unwrap();
         drop(log);
         assert_eq!(read(&disk).unwrap(), (Checkpoint::default(), vec![]));
@@ -416,7 +466,7 @@ mod tests {
     #[test]
     fn a_second_store_is_refused() {
         let disk = MemoryDisk::new();
-        let _first = ClaimLog::open(disk.clone()).unwrap();
-        assert!(ClaimLog::open(disk).is_err());
+        let _first = ClaimLog::open(disk.clone(), BOOT).unwrap();
+        assert!(ClaimLog::open(disk, BOOT).is_err());
     }
 }

@@ -13,7 +13,7 @@ use ledger::disk::Disk;
 use ledger::journal::{PaymentRecord, Position};
 use ledger::protocol::{CLAIM_RECORDS_MAX, PurgeNotice};
 
-use crate::claims::{Checkpoint, Claim, ClaimLog, ClaimsError};
+use crate::claims::{Checkpoint, Claim, ClaimLog, ClaimsError, Kept};
 use crate::index::{Decision, Index, Kind, LookError};
 
 /// Why nothing was decided.
@@ -65,6 +65,7 @@ impl Standing {
 /// The decisions about all journals.
 pub struct Decisions<D: Disk> {
     log: ClaimLog<D>,
+    same_boot: bool,
     purge: u64,
     instances: BTreeMap<u16, Standing>,
     /// Payments that were at a processor, or on their way, when the last purge came: their ids stay
@@ -80,8 +81,8 @@ impl<D: Disk> Decisions<D> {
     ///
     /// # Errors
     /// Another store runs, or the log cannot be read, or is damaged.
-    pub fn open(disk: D) -> Result<(Self, Vec<Claim>), ClaimsError> {
-        let (log, checkpoint, claims) = ClaimLog::open(disk)?;
+    pub fn open(disk: D, boot_id: [u8; 16]) -> Result<(Self, Vec<Claim>), ClaimsError> {
+        let (log, Kept { checkpoint, claims, same_boot }) = ClaimLog::open(disk, boot_id)?;
         let Checkpoint { purge, cuts, decided, losers } = checkpoint;
         let mut instances = BTreeMap::new();
         for instance in cuts.keys().chain(decided.keys()).copied() {
@@ -89,7 +90,8 @@ impl<D: Disk> Decisions<D> {
             let decided = decided.get(&instance).copied().unwrap_or(cut);
             instances.insert(instance, Standing::new(cut, decided));
         }
-        let mut decisions = Self { log, purge, instances, survivors: HashMap::new() };
+        let survivors = HashMap::new();
+        let mut decisions = Self { log, same_boot, purge, instances, survivors };
         for ((instance, position), id) in losers {
             decisions.standing(instance).losers.insert(id, position);
         }
@@ -100,6 +102,19 @@ impl<D: Disk> Decisions<D> {
     #[must_use]
     pub fn purge_notice(&self, instance: u16) -> PurgeNotice {
         PurgeNotice { purge: self.purge, cut: self.cut(instance) }
+    }
+
+    /// Whether the store before ran since the machine was started. If not, what it made of the
+    /// journals may have more than they have.
+    #[must_use]
+    pub fn same_boot(&self) -> bool {
+        self.same_boot
+    }
+
+    /// Takes as decided what an instance accepted before a place, unless more is decided already.
+    pub fn set_decided(&mut self, instance: u16, through: Position) {
+        let standing = self.standing(instance);
+        standing.decided = standing.decided.max(through);
     }
 
     /// The number of the last purge.
@@ -128,7 +143,8 @@ impl<D: Disk> Decisions<D> {
         match kind {
             // It was decided upon before the store was started.
             Kind::Accepted if position < standing.decided => {
-                index.mark_decided(instance, position, record.id);
+                let lost = standing.losers.get(&record.id) == Some(&position);
+                index.mark_decided(instance, position, record.id, lost);
             }
             Kind::Accepted => standing.undecided.push_back((position, record.id)),
             Kind::Duplicate => {
@@ -227,11 +243,14 @@ impl<D: Disk> Decisions<D> {
         if *position < through { undecided.pop_front() } else { None }
     }
 
-    /// Whether all that an instance accepted in this segment and before is decided.
+    /// Whether all that an instance accepted in this segment and before is decided, and its journal
+    /// says which of it lost: only then may the records be forgotten.
     #[must_use]
     pub fn is_decided(&self, instance: u16, segment: u32) -> bool {
-        let first = self.instances.get(&instance).and_then(|standing| standing.undecided.front());
-        first.is_none_or(|(position, _)| position.segment > segment)
+        let Some(standing) = self.instances.get(&instance) else { return true };
+        let undecided = standing.undecided.front().map(|(position, _)| *position);
+        let first = undecided.into_iter().chain(standing.losers.values().copied()).min();
+        first.is_none_or(|position| position.segment > segment)
     }
 
     /// What is known of a payment that a purge left open.
@@ -308,13 +327,14 @@ mod tests {
         ends: BTreeMap<u16, Position>,
     }
 
+    const BOOT: [u8; 16] = [1; 16];
     const SETTLED: Event =
         Event::Settled { processor: Processor::Default, requested_at: TimestampMs::MIN };
 
     impl Fixture {
         fn new() -> Self {
             let disk = MemoryDisk::new();
-            let (mut decisions, _) = Decisions::open(disk.clone()).unwrap();
+            let (mut decisions, _) = Decisions::open(disk.clone(), BOOT).unwrap();
             decisions.keep().unwrap();
             Self {
                 disk,
@@ -357,9 +377,9 @@ mod tests {
             // Found again in the journals, before anything is decided.
             let survivors = self.decisions.survivors.clone();
             // The lock of the one before ends with it.
-            let dead = Decisions::open(MemoryDisk::new()).unwrap().0;
+            let dead = Decisions::open(MemoryDisk::new(), BOOT).unwrap().0;
             drop(std::mem::replace(&mut self.decisions, dead));
-            let (decisions, claims) = Decisions::open(self.disk.clone()).unwrap();
+            let (decisions, claims) = Decisions::open(self.disk.clone(), BOOT).unwrap();
             self.decisions = decisions;
             self.decisions.set_survivors(survivors);
             self.index = Index::default();

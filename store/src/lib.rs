@@ -33,7 +33,7 @@ pub async fn run(
     let volume = settings.volume();
     volume.create().map_err(StoreError::Volume)?;
     let clock = Monotonic::start();
-    let (books, opened) = Books::open(&volume, settings.cache_bytes())?;
+    let (books, opened) = Books::open(&volume, settings.cache_bytes(), ledger::daemon::boot_id())?;
     let path = settings.socket_path();
     let listener = socket::listen(&path)
         .map_err(|source| StoreError::Listen { path: path.clone(), source })?;

@@ -8,6 +8,8 @@ use ledger::volume::Volume;
 
 /// The least cache that sled works with.
 const CACHE_MIB_MIN: u64 = 1;
+/// The most that may be set: 1 TiB.
+const CACHE_MIB_MAX: u64 = 1 << 20;
 
 /// Reads the journals of all API instances, decides which of them may send a payment, and answers
 /// what was settled in any span of time. One store runs per volume.
@@ -38,8 +40,8 @@ impl Settings for StoreSettings {
     const ENVIRONMENT_PREFIX: &'static str = "PAYROUTER_STORE_";
 
     fn check(&self) -> Result<(), String> {
-        if self.cache_mib < CACHE_MIB_MIN {
-            return Err(format!("--cache-mib must be at least {CACHE_MIB_MIN}"));
+        if !(CACHE_MIB_MIN..=CACHE_MIB_MAX).contains(&self.cache_mib) {
+            return Err(format!("--cache-mib must be between {CACHE_MIB_MIN} and {CACHE_MIB_MAX}"));
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ const SEGMENT_BYTES: u64 = 64 + 20 * 48;
 struct Site {
     folder: TempDir,
     journals: BTreeMap<u16, Journal<FolderDisk>>,
+    boot_id: [u8; 16],
 }
 
 fn id(number: u32) -> CorrelationId {
@@ -36,7 +37,11 @@ fn at(ms: u32) -> TimestampMs {
 
 impl Site {
     fn new() -> Self {
-        let mut site = Self { folder: tempfile::tempdir().unwrap(), journals: BTreeMap::new() };
+        let mut site = Self {
+            folder: tempfile::tempdir().unwrap(),
+            journals: BTreeMap::new(),
+            boot_id: [1; 16],
+        };
         site.volume().create().unwrap();
         site.start(1);
         site.start(2);
@@ -50,13 +55,14 @@ impl Site {
     /// Starts an instance's journal writer.
     fn start(&mut self, instance: u16) {
         let disk = FolderDisk::create(self.volume().journal(instance)).unwrap();
-        let config = JournalConfig { instance, segment_bytes: SEGMENT_BYTES, boot_id: [1; 16] };
+        let config =
+            JournalConfig { instance, segment_bytes: SEGMENT_BYTES, boot_id: self.boot_id };
         let (journal, _) = Journal::open(disk, config, at(0), |_, _| ()).unwrap();
         self.journals.insert(instance, journal);
     }
 
     fn books(&self) -> Books {
-        Books::open(&self.volume(), CACHE_BYTES).unwrap().0
+        Books::open(&self.volume(), CACHE_BYTES, self.boot_id).unwrap().0
     }
 
     fn write(&mut self, instance: u16, number: u32, event: Event) -> Position {
@@ -229,6 +235,109 @@ fn an_old_payment_posted_again_loses() {
     assert!(site.path("index/api-1-0000000001.ids").exists());
 }
 
+/// The record of the loser lies in a segment that is sealed before its journal says that it lost.
+/// Until then neither a file of the index nor a new start may take it for the holder of the id.
+#[test]
+fn a_loser_never_takes_the_right_from_the_holder() {
+    for closes in [true, false] {
+        let mut site = Site::new();
+        let mut books = site.books();
+        let holder = site.write(2, 7, Event::Accepted);
+        let loser = site.write(1, 7, Event::Accepted);
+        assert_eq!(site.claim(&mut books, 2), []);
+        // The segment of the loser ends.
+        for number in 100..150 {
+            site.settle(1, number, Processor::Default);
+        }
+        assert_eq!(site.claim(&mut books, 1), [loser]);
+        books.sum(RangeMs::ALL).unwrap();
+        if closes {
+            site.write(1, 7, Event::Duplicate);
+            site.claim(&mut books, 1);
+        }
+        for _ in 0..3 {
+            books.close_segments().unwrap();
+            drop(books);
+            books = site.books();
+            books.greet(1).unwrap();
+            books.greet(2).unwrap();
+            assert_eq!(site.claim(&mut books, 2), [], "the holder is {holder:?}");
+            let told = if closes { vec![] } else { vec![loser] };
+            assert_eq!(site.claim(&mut books, 1), told);
+        }
+    }
+}
+
+/// After a power cut new records lie in the places of lost ones, whichever of the processes was
+/// started first.
+#[test]
+fn after_a_reboot_the_books_are_those_of_the_journals_that_are_left() {
+    for store_first in [true, false] {
+        for left in 0..60 {
+            let mut site = Site::new();
+            let mut books = site.books();
+            site.settle(2, 7, Processor::Default);
+            for number in 100..120 {
+                site.settle(1, number, Processor::Default);
+                site.claim(&mut books, 1);
+                site.claim(&mut books, 2);
+            }
+            books.sum(RangeMs::ALL).unwrap();
+            drop(books);
+
+            site.boot_id = [2; 16];
+            cut(&site.volume().journal(1), left);
+            if store_first {
+                drop(site.books());
+            }
+            site.journals.remove(&1);
+            site.start(1);
+            // Lies before the end of what was decided and applied.
+            let again = site.write(1, 7, Event::Accepted);
+            for number in 200..200 + u32::try_from(left).unwrap() / 4 {
+                site.settle(1, number, Processor::Default);
+            }
+            let settled = 1 + settled_in(&site.volume().journal(1));
+            for _ in 0..2 {
+                let mut books = site.books();
+                assert_eq!(books.sum(RangeMs::ALL).unwrap()[0].count, settled, "{left} left");
+                books.greet(1).unwrap();
+                assert_eq!(site.claim(&mut books, 1), [again], "{left} left");
+            }
+        }
+    }
+}
+
+/// Leaves this many records of a journal, seals among them, as a power cut may.
+fn cut(journal: &Path, mut left: u64) {
+    let mut paths: Vec<_> = segments(journal);
+    paths.sort();
+    for path in paths {
+        let records = (fs::metadata(&path).unwrap().len() - 64) / 48;
+        if left == 0 {
+            fs::remove_file(&path).unwrap();
+        } else if left < records {
+            fs::File::options().write(true).open(&path).unwrap().set_len(64 + left * 48).unwrap();
+        }
+        left = left.saturating_sub(records);
+    }
+}
+
+fn segments(journal: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(journal).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|ending| ending == "journal")).collect()
+}
+
+/// How many records of a journal say that a payment was settled.
+fn settled_in(journal: &Path) -> u64 {
+    let is_settled = |record: &&[u8]| record[4] == 4;
+    let count = |path: &PathBuf| {
+        let bytes = fs::read(path).unwrap();
+        bytes[64..].chunks(48).filter(is_settled).count() as u64
+    };
+    segments(journal).iter().map(count).sum()
+}
+
 #[test]
 fn sealed_segments_are_not_read_again() {
     let mut site = Site::new();
@@ -238,7 +347,7 @@ fn sealed_segments_are_not_read_again() {
     site.claim(&mut books, 2);
     books.apply().unwrap();
     drop(books);
-    let (_, opened) = Books::open(&site.volume(), CACHE_BYTES).unwrap();
+    let (_, opened) = Books::open(&site.volume(), CACHE_BYTES, site.boot_id).unwrap();
     assert!(opened.records_count <= 2 * 21, "{} records were read", opened.records_count);
 }
 
@@ -250,7 +359,7 @@ fn a_damaged_journal_stops_the_store_with_file_and_offset() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[64 + 5 * 48 + 10] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let error = Books::open(&site.volume(), CACHE_BYTES).map(drop).unwrap_err();
+    let error = Books::open(&site.volume(), CACHE_BYTES, site.boot_id).map(drop).unwrap_err();
     assert!(error.is_damage());
     let text = error.to_string();
     let offset = format!("byte {}", 64 + 5 * 48);
@@ -261,7 +370,7 @@ fn a_damaged_journal_stops_the_store_with_file_and_offset() {
 fn a_second_store_is_refused() {
     let site = Site::new();
     let _books = site.books();
-    let error = Books::open(&site.volume(), CACHE_BYTES).map(drop).unwrap_err();
+    let error = Books::open(&site.volume(), CACHE_BYTES, site.boot_id).map(drop).unwrap_err();
     assert!(matches!(error, BooksError::Claims(_)), "{error}");
 }
 

@@ -26,7 +26,7 @@ pub use record::{Event, PaymentRecord, RECORD_BYTES, Record, RecordError, Seal};
 pub use segment::{HEADER_BYTES, HeaderError, SegmentHeader, segment_file_name};
 pub use writer::{
     Appended, Journal, JournalConfig, Recovery, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN, SyncJob, list_segments, read_segment_header, recovery_start,
+    SEGMENT_BYTES_MIN, SyncJob, list_segments, read_seal, read_segment_header, recovery_start,
 };
 
 #[cfg(test)]

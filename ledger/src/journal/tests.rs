@@ -215,14 +215,22 @@ fn a_seal_that_was_lost_is_written_again() {
 }
 
 #[test]
-fn a_new_boot_is_told() {
-    let disk = written(CONFIG, 0..3);
-    assert!(!open(&disk, CONFIG).unwrap().1.rebooted);
-    let after_power_cut = JournalConfig { boot_id: [2; 16], ..CONFIG };
-    assert!(open(&disk, after_power_cut).unwrap().1.rebooted);
+fn after_a_new_boot_no_place_is_used_again() {
+    for count in [0, 5, 10] {
+        let disk = written(SMALL, 0..count);
+        assert!(!open(&disk, SMALL).unwrap().1.rebooted);
+        let after_power_cut = JournalConfig { boot_id: [2; 16], ..SMALL };
+        let (mut journal, recovery, _) = open(&disk, after_power_cut).unwrap();
+        assert!(recovery.rebooted);
+        assert_eq!(journal.end(), Position { segment: 2, index: 0 });
+        append(&mut journal, &records(count..count + 1));
+        drop(journal);
+        let (_, recovery, seen) = open(&disk, after_power_cut).unwrap();
+        assert_eq!(seen, records(0..count + 1));
+        assert!(!open(&disk, after_power_cut).unwrap().1.rebooted, "{recovery:?}");
+    }
 }
 
-/// A disk that runs full at any byte of a batch: what was written whole counts, nothing else stays.
 #[test]
 fn a_full_disk_keeps_whole_records_and_nothing_half() {
     for room in 0..=5 * RECORD_BYTES {

@@ -267,10 +267,17 @@ impl<D: Disk> Journal<D> {
                     return Ok(recovery);
                 }
                 Standing::AtEnd { header, tail } => {
-                    recovery.rebooted |= header.boot_id != self.config.boot_id;
+                    let is_old = header.boot_id != self.config.boot_id;
+                    recovery.rebooted |= is_old;
                     recovery.torn_bytes += self.reopen(&header, tail)?;
                     if self.end.segment == last {
                         recovery.segments_count = last - first + 1;
+                        if is_old {
+                            // Records behind this place may have been lost, and seen before that:
+                            // nothing else may ever stand in their places.
+                            self.seal(first, now)?;
+                            self.begin_segment(self.end.segment, now)?;
+                        }
                         return Ok(recovery);
                     }
                     // Its seal was lost with the power; the next segment goes on from here.
@@ -487,7 +494,10 @@ pub fn read_segment_header<D: Disk>(
 }
 
 /// The seal that ends a segment, if it has one.
-fn read_seal<D: Disk>(disk: &D, number: u32) -> Result<Option<Seal>, JournalError> {
+///
+/// # Errors
+/// The segment cannot be read.
+pub fn read_seal<D: Disk>(disk: &D, number: u32) -> Result<Option<Seal>, JournalError> {
     let name = segment_file_name(number);
     let failed = |error| JournalError::io("read", disk.describe(&name))(error);
     let file = disk.open_read_only(&name).map_err(failed)?;

@@ -79,11 +79,29 @@ impl<D: Disk> Index<D> {
         if let Some(open) = self.open_segment(instance, position.segment) {
             open.record(id, position.index, kind);
         }
+        if kind == Kind::Duplicate {
+            // The record that it closes may lie in a segment before, and has no right to the id.
+            let before = (instance, 0)..(instance, position.segment);
+            for (_, segment) in self.segments.range_mut(before) {
+                if let Segment::Open(open) = segment {
+                    open.mark_lost(id, None);
+                }
+            }
+        }
     }
 
-    /// Marks the accepted payment at a place as decided upon before the store was started.
-    pub fn mark_decided(&mut self, instance: u16, position: Position, id: CorrelationId) {
-        if let Some(open) = self.open_segment(instance, position.segment) {
+    /// Marks the accepted payment at a place as decided upon, for it or against it.
+    pub fn mark_decided(
+        &mut self,
+        instance: u16,
+        position: Position,
+        id: CorrelationId,
+        lost: bool,
+    ) {
+        let Some(open) = self.open_segment(instance, position.segment) else { return };
+        if lost {
+            open.mark_lost(id, Some(position.index));
+        } else {
             open.mark_decided(id);
         }
     }
@@ -92,8 +110,8 @@ impl<D: Disk> Index<D> {
     ///
     /// A record that was decided before has the right to the id: one in another journal, or an
     /// earlier one in its own. A later record in its own journal about the id is about this very
-    /// payment, so that was decided already. A record that is closed as a duplicate says only that
-    /// the right lies elsewhere.
+    /// payment, so that was decided already. A record that lost, or is closed as a duplicate, says
+    /// only that the right lies elsewhere.
     ///
     /// # Errors
     /// A file of the index or a journal cannot be read.
@@ -111,11 +129,14 @@ impl<D: Disk> Index<D> {
                     decision = Decision::KnownAlready;
                     break;
                 }
+                if found.kind == Kind::Duplicate {
+                    decision = Decision::Lost;
+                }
             } else if is_decided && found.kind != Kind::Duplicate {
                 decision = Decision::Lost;
             }
         }
-        self.mark_decided(instance, position, id);
+        self.mark_decided(instance, position, id, decision == Decision::Lost);
         Ok(decision)
     }
 

@@ -44,6 +44,17 @@ impl OpenSegment {
         }
     }
 
+    /// Marks the accepted payment with an id as decided against, if it is the record with this
+    /// index where one is given. Nothing happens where more than its acceptance is known.
+    pub fn mark_lost(&mut self, id: CorrelationId, index: Option<u32>) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.kind() == Kind::Accepted
+            && index.is_none_or(|index| index == entry.index())
+        {
+            *entry = Entry::new(entry.index(), Kind::Duplicate, true);
+        }
+    }
+
     /// All entries, in no order.
     pub fn entries(&self) -> impl Iterator<Item = (CorrelationId, Entry)> {
         self.entries.iter().map(|(id, entry)| (*id, *entry))
@@ -83,6 +94,19 @@ mod tests {
         ] {
             assert_eq!(after(kinds), expected, "{kinds:?}");
         }
+    }
+
+    #[test]
+    fn only_an_acceptance_can_lose() {
+        let mut segment = OpenSegment::default();
+        segment.record(ID, 5, Kind::Accepted);
+        segment.mark_lost(ID, Some(6));
+        assert_eq!(segment.get(ID), Some(Entry::new(5, Kind::Accepted, false)));
+        segment.mark_lost(ID, Some(5));
+        assert_eq!(segment.get(ID), Some(Entry::new(5, Kind::Duplicate, true)));
+        segment.record(ID, 7, Kind::Settled);
+        segment.mark_lost(ID, None);
+        assert_eq!(segment.get(ID), Some(Entry::new(7, Kind::Settled, true)));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 8 | magic |
 //! | 2, 2, 4 | version, instance, number of the segment |
-//! | 4, 4 | CRC-32C of the segment's head; index of the first record that is covered |
+//! | 4, 4, 4 | CRC-32C of the segment's head; index of the first record that is covered; of the seal |
 //! | 16 | key of the fingerprints |
 //! | 4, 4 | number of entries; bytes of the filter's table |
 //! | 20 | what describes the filter: its seed and its three lengths |
@@ -33,9 +33,10 @@ use super::entry::Entry;
 use super::open::OpenSegment;
 
 const MAGIC: [u8; 8] = *b"PAYIDX1\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const DESCRIPTOR_BYTES: usize = BinaryFuse8::DESCRIPTOR_LEN;
-const HEAD_BYTES: usize = 48 + DESCRIPTOR_BYTES;
+const DESCRIPTOR_OFFSET: usize = 52;
+const HEAD_BYTES: usize = DESCRIPTOR_OFFSET + DESCRIPTOR_BYTES;
 const FINGERPRINT_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 4;
 const CHECKSUM_BYTES: usize = 4;
@@ -54,6 +55,8 @@ pub struct SegmentKey {
     pub header_checksum: u32,
     /// The index of the first record that is covered; those before it were purged.
     pub first_index: u32,
+    /// The index of the segment's seal: a segment that lost its end is another one.
+    pub seal_index: u32,
     /// The key of the fingerprints.
     pub hash_key: [u8; 16],
 }
@@ -315,6 +318,7 @@ fn encode_head(key: &SegmentKey, entries_count: u32, filter_bytes: u32) -> Vec<u
     bytes.extend_from_slice(&key.number.to_le_bytes());
     bytes.extend_from_slice(&key.header_checksum.to_le_bytes());
     bytes.extend_from_slice(&key.first_index.to_le_bytes());
+    bytes.extend_from_slice(&key.seal_index.to_le_bytes());
     bytes.extend_from_slice(&key.hash_key);
     bytes.extend_from_slice(&entries_count.to_le_bytes());
     bytes.extend_from_slice(&filter_bytes.to_le_bytes());
@@ -331,8 +335,8 @@ fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize)> {
         let bytes: [u8; 4] = content[offset..offset + 4].try_into().ok()?;
         Some(u32::from_le_bytes(bytes))
     };
-    let (entries_count, filter_bytes) = (number(40)?, number(44)?);
-    if content[..48] != *encode_head(key, entries_count, filter_bytes) {
+    let (entries_count, filter_bytes) = (number(44)?, number(48)?);
+    if content[..DESCRIPTOR_OFFSET] != *encode_head(key, entries_count, filter_bytes) {
         return None;
     }
     let (entries_count, filter_bytes) = (entries_count as usize, filter_bytes as usize);
@@ -340,7 +344,7 @@ fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize)> {
     if content.len() != size {
         return None;
     }
-    let descriptor = content[48..HEAD_BYTES].try_into().ok()?;
+    let descriptor = content[DESCRIPTOR_OFFSET..HEAD_BYTES].try_into().ok()?;
     let table = content[HEAD_BYTES..HEAD_BYTES + filter_bytes].into();
     Some((StoredFilter { descriptor, table }, entries_count))
 }
@@ -365,6 +369,7 @@ mod tests {
         number: 1,
         header_checksum: 7,
         first_index: 0,
+        seal_index: 9,
         hash_key: [3; 16],
     };
 
@@ -426,6 +431,7 @@ mod tests {
         for other in [
             SegmentKey { header_checksum: 8, ..KEY },
             SegmentKey { first_index: 1, ..KEY },
+            SegmentKey { seal_index: 8, ..KEY },
             SegmentKey { hash_key: [4; 16], ..KEY },
         ] {
             assert!(SealedSegment::open(&disk, journal.clone(), other).unwrap().is_none());
