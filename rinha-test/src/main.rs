@@ -49,10 +49,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up(settings) => {
-            up::run(settings).context("the system was not started")?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Up(settings) => Ok(match up::run(settings) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("rinha-test: {error}");
+                ExitCode::from(error.exit_code())
+            }
+        }),
         Command::Flood(settings) => {
             let report = flood::run(&settings).context("the flood was not completed")?;
             Ok(if report.right { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -179,6 +179,40 @@ fn a_port_in_use_is_reported_before_anything_is_started() {
 }
 
 #[test]
+fn what_no_new_start_would_help_ends_everything_with_its_exit_code() {
+    for (code, why) in [(64, "a setting of it is wrong"), (65, "data is damaged")] {
+        for more in [&[][..], &["--no-restart"]] {
+            let bench = Bench::new();
+            bench.stand_in("api", &format!("#!/bin/sh\necho born >&2\nexit {code}\n"));
+            let (ended, text) = bench.ended(more);
+            assert_eq!(ended, Some(code), "{text}");
+            let sentence = format!("rinha-test: api-1 ended with exit code {code} because {why}");
+            assert!(text.contains(&sentence), "{text}");
+            assert_eq!(text.matches("api-1              | born").count(), 1, "{text}");
+            assert!(text.contains("everything has ended"), "{text}");
+            for name in NAMES {
+                assert_eq!(pid::read(&bench.pid_path(name)), None, "{name}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ports_that_contradict_each_other_are_wrong_usage() {
+    let mut bench = Bench::new();
+    let processors = ["--processors", "http://127.0.0.1:1,http://127.0.0.1:2"];
+    for option in ["--default-port", "--fallback-port"] {
+        let (code, text) = bench.ended(&[&processors[..], &[option, "7"]].concat());
+        assert_eq!(code, Some(64), "{text}");
+        assert!(text.contains(&format!("{option} <PORT>")), "{text}");
+    }
+    bench.ports[1] = bench.ports[0];
+    let (code, text) = bench.ended(&[]);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("--port and --default-port are both set to port"), "{text}");
+}
+
+#[test]
 fn a_second_runner_in_the_same_folder_is_refused() {
     let bench = Bench::new();
     let runner = bench.up(&[]);
@@ -204,7 +238,9 @@ fn wrong_usage_is_refused_with_64_and_help_teaches() {
     let bench = Bench::new();
     let run = |more: &[&str]| bench.command(more).output().unwrap();
     assert_eq!(run(&["--prot"]).status.code(), Some(64));
-    assert_eq!(run(&["--processors", "http://a"]).status.code(), Some(64));
+    for urls in ["http://a", "http://a/y,http://b/y", "http://a,http://a"] {
+        assert_eq!(run(&["--processors", urls]).status.code(), Some(64), "{urls}");
+    }
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = String::from_utf8(help.stdout).unwrap();

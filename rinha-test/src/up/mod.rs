@@ -18,15 +18,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use api::processor::Target;
+use crossbeam_channel::{Receiver, select};
 use ledger::clock::Monotonic;
+use ledger::daemon::{EXIT_DATA, EXIT_USAGE};
 
 use self::interrupt::on_shutdown_signal;
 use self::log::{Level, Log};
 use self::pid::{PidError, RunnerLock};
 use self::preflight::PreflightError;
 use self::ready::Readiness;
-use self::supervisor::Keeping;
+use self::supervisor::{HopelessEnd, Keeping};
 use self::system::{System, SystemError};
 use self::topology::{Processors, Topology};
 
@@ -50,6 +52,10 @@ It starts, each from the folder that rinha-test lies in:
 Their output is merged into one log, the name of the process in front. What dies is started
 again, after 100 ms at first and up to 5 s if it keeps dying. Once the router answers, `ready`
 is printed with its URLs and commands to try. Ctrl-C ends everything in order.
+
+The environment variables that are settings of the daemons (PAYROUTER_API_PATIENCE_MS and so on)
+apply to those that it starts. A daemon that ends with exit code 64 (a wrong setting) or 65
+(damaged data) would do so again: then everything is ended, with that exit code.
 
 Payments are kept in DIR: start again with the same DIR and they are still there; remove DIR to
 begin anew. The simulators keep their books in memory: one that was started again has forgotten
@@ -77,10 +83,10 @@ pub struct UpSettings {
     #[arg(long, value_name = "DEFAULT_URL,FALLBACK_URL", value_parser = parse_processors)]
     pub processors: Option<[String; 2]>,
     /// The port of the simulated default processor
-    #[arg(long, value_name = "PORT", default_value_t = 8001)]
+    #[arg(long, value_name = "PORT", default_value_t = 8001, conflicts_with = "processors")]
     pub default_port: u16,
     /// The port of the simulated fallback processor
-    #[arg(long, value_name = "PORT", default_value_t = 8002)]
+    #[arg(long, value_name = "PORT", default_value_t = 8002, conflicts_with = "processors")]
     pub fallback_port: u16,
     /// Leave down what dies
     #[arg(long)]
@@ -111,12 +117,36 @@ pub enum UpError {
     /// Signals cannot be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
+    /// A process ended as it would again.
+    #[error("{name} ended with exit code {code}{hint}; its last lines above say more",
+        name = .0.name, code = .0.code, hint = hint(.0.code))]
+    Hopeless(HopelessEnd),
 }
 
-/// Runs the system until SIGINT or SIGTERM.
+impl UpError {
+    /// The exit code for it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Hopeless(end) => end.code,
+            Self::Preflight(error) if error.is_usage() => EXIT_USAGE,
+            _ => 1,
+        }
+    }
+}
+
+fn hint(code: u8) -> &'static str {
+    match code {
+        EXIT_USAGE => " because a setting of it is wrong",
+        EXIT_DATA => " because data is damaged",
+        _ => "",
+    }
+}
+
+/// Runs the system until SIGINT or SIGTERM, or until a process ends as it would again.
 ///
 /// # Errors
-/// It could not be started.
+/// It could not be started, or such a process ended it.
 pub fn run(settings: UpSettings) -> Result<(), UpError> {
     let launcher = std::env::current_exe().map_err(UpError::Programs)?;
     let restart = !settings.no_restart;
@@ -136,14 +166,14 @@ pub fn run(settings: UpSettings) -> Result<(), UpError> {
         log: log.clone(),
     };
     let system = System::start(keeping, processes)?;
-    if wait_until_ready(&topology, &log, &interrupt) {
-        // Nothing is ever sent but the interrupt, and a lost sender is one as well.
-        let _ = interrupt.recv();
-    }
+    let end = wait_for_end(&topology, &log, &interrupt, system.hopeless_ends());
     log.say(Level::Info, "ending everything");
     system.shut_down();
     log.say(Level::Info, "everything has ended");
-    Ok(())
+    match end {
+        WhyEnd::Interrupted => Ok(()),
+        WhyEnd::Hopeless(end) => Err(UpError::Hopeless(end)),
+    }
 }
 
 fn topology(settings: UpSettings, launcher: &std::path::Path) -> Result<Topology, UpError> {
@@ -158,40 +188,60 @@ fn topology(settings: UpSettings, launcher: &std::path::Path) -> Result<Topology
     })
 }
 
-/// Waits until the system is ready and says so. Gives `false` if it was interrupted before.
-fn wait_until_ready(topology: &Topology, log: &Log, interrupt: &Receiver<()>) -> bool {
+/// Why the system is ended.
+enum WhyEnd {
+    Interrupted,
+    Hopeless(HopelessEnd),
+}
+
+/// Waits until the system is to be ended, and says once it is ready.
+fn wait_for_end(
+    topology: &Topology,
+    log: &Log,
+    interrupt: &Receiver<()>,
+    hopeless: &Receiver<HopelessEnd>,
+) -> WhyEnd {
     let readiness = Readiness::of(topology);
     let clock = Monotonic::start();
     let mut reports = 0;
+    let mut next_look = crossbeam_channel::after(Duration::ZERO);
     loop {
+        select! {
+            // Nothing is ever sent but the interrupt, and a lost sender is one as well.
+            recv(interrupt) -> _ => return WhyEnd::Interrupted,
+            recv(hopeless) -> end => {
+                return end.map_or(WhyEnd::Interrupted, WhyEnd::Hopeless);
+            }
+            recv(next_look) -> _ => {}
+        }
         match readiness.look() {
             Ok(()) => {
                 log.print(&ready::announcement(topology));
-                return true;
+                next_look = crossbeam_channel::never();
             }
             Err(missing) => {
                 if clock.elapsed() >= READY_REPORT * (reports + 1) {
                     reports += 1;
                     log.say(Level::Warn, &format!("not ready yet: {missing}"));
                 }
+                next_look = crossbeam_channel::after(READY_POLL);
             }
-        }
-        match interrupt.recv_timeout(READY_POLL) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
 }
 
+/// Reads two URLs by the rules of the API that will be given them.
 fn parse_processors(text: &str) -> Result<[String; 2], String> {
-    let urls: Vec<_> = text.split(',').map(|url| url.trim_end_matches('/')).collect();
-    let is_url = |url: &&str| url.strip_prefix("http://").is_some_and(|host| !host.is_empty());
-    match urls[..] {
-        [default, fallback] if urls.iter().all(is_url) => {
-            Ok([default.to_owned(), fallback.to_owned()])
-        }
-        _ => Err("two URLs are needed, such as http://127.0.0.1:8001,http://127.0.0.1:8002".into()),
+    let urls: Vec<_> = text.split(',').collect();
+    let [default, fallback] = urls[..] else {
+        let what = "two URLs are needed, such as http://127.0.0.1:8001,http://127.0.0.1:8002";
+        return Err(what.to_owned());
+    };
+    let target = |url: &str| url.parse::<Target>().map_err(|error| error.to_string());
+    if target(default)? == target(fallback)? {
+        return Err("the two URLs must be those of two processors".to_owned());
     }
+    Ok([default, fallback].map(|url| url.trim_end_matches('/').to_owned()))
 }
 
 #[cfg(test)]
@@ -204,9 +254,19 @@ mod tests {
             parse_processors("http://a:1/,http://b:2").unwrap(),
             ["http://a:1", "http://b:2"]
         );
-        for text in
-            ["", "http://a:1", "http://a,http://b,http://c", "http://a,b:2", "http://,http://b"]
-        {
+        for text in [
+            "",
+            "http://a:1",
+            "http://a,http://b,http://c",
+            "http://a,b:2",
+            "http://,http://b",
+            "http://a/y,http://b",
+            "http://a,http://b/y",
+            "https://a,http://b",
+            "http://a,http://u@b",
+            "http://a,http://a",
+            "http://a,http://a/",
+        ] {
             assert!(parse_processors(text).is_err(), "{text}");
         }
     }

@@ -55,6 +55,14 @@ pub enum PreflightError {
     Port(#[from] PortError),
 }
 
+impl PreflightError {
+    /// Whether the options are wrong, whatever else runs on this machine.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::SocketPath { .. } | Self::Port(PortError::Same { .. }))
+    }
+}
+
 /// Checks what needs no lock on the data folder: that all programs are there, and that sockets can
 /// be.
 ///

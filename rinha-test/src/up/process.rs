@@ -49,6 +49,15 @@ pub(super) struct Running {
     pub(super) started: Duration,
 }
 
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// The rest of a sentence, see [`describe_end`].
+    pub(super) text: String,
+    /// Its exit code, if it had one.
+    pub(super) code: Option<i32>,
+}
+
 impl Running {
     /// Starts a process through the `child` subcommand of `launcher`. When it has ended and its
     /// last words are in the log, `ended` is called from another thread.
@@ -116,10 +125,10 @@ impl Running {
     }
 
     /// Takes notice of the end, and tells how it came. Blocks until there is one.
-    pub(super) fn reap(mut self) -> String {
+    pub(super) fn reap(mut self) -> End {
         match self.child.wait() {
-            Ok(status) => describe_end(status),
-            Err(error) => format!("ended, nobody knows how: {error}"),
+            Ok(status) => End { text: describe_end(status), code: status.code() },
+            Err(error) => End { text: format!("ended, nobody knows how: {error}"), code: None },
         }
     }
 }

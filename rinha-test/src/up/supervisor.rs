@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ledger::clock::Monotonic;
+use ledger::daemon::{EXIT_DATA, EXIT_USAGE};
 use rustix::process::Signal;
 
 use super::backoff::Backoff;
 use super::log::{Level, Log};
 use super::pid;
-use super::process::{ProcessSpec, Running};
+use super::process::{End, ProcessSpec, Running};
 
 /// How long the first start of a process holds up the next one.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +47,16 @@ pub struct ProcessStatus {
     pub starts: u64,
     /// How it last ended.
     pub last_end: Option<String>,
+}
+
+/// The end of a process that no new start would help: it says that its settings are wrong, or its
+/// data damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopelessEnd {
+    /// The name of the process.
+    pub name: String,
+    /// Its exit code: [`EXIT_USAGE`] or [`EXIT_DATA`].
+    pub code: u8,
 }
 
 /// What happens to the supervisor.
@@ -103,6 +114,7 @@ pub(super) struct Supervisor {
     slots: Vec<Slot>,
     events: Receiver<Event>,
     sender: Sender<Event>,
+    hopeless: Sender<HopelessEnd>,
     clock: Monotonic,
 }
 
@@ -111,6 +123,7 @@ impl Supervisor {
         keeping: Keeping,
         specs: Vec<ProcessSpec>,
         (sender, events): (Sender<Event>, Receiver<Event>),
+        hopeless: Sender<HopelessEnd>,
     ) -> Self {
         let slots = specs
             .into_iter()
@@ -122,7 +135,7 @@ impl Supervisor {
                 waiting: Vec::new(),
             })
             .collect();
-        Self { keeping, slots, events, sender, clock: Monotonic::start() }
+        Self { keeping, slots, events, sender, hopeless, clock: Monotonic::start() }
     }
 
     /// Starts all processes in their order, and keeps them until told to finish.
@@ -212,7 +225,7 @@ impl Supervisor {
                 }
             }
             Err(error) => {
-                let end = format!("cannot be started: {error}");
+                let end = End { text: format!("cannot be started: {error}"), code: None };
                 self.down_unasked(place, end, Duration::ZERO);
             }
         }
@@ -262,8 +275,8 @@ impl Supervisor {
             log.say(Level::Warn, &error.to_string());
         }
         if asked {
-            log.say(Level::Info, &format!("{} {end}", slot.spec.name));
-            slot.status.last_end = Some(end);
+            log.say(Level::Info, &format!("{} {}", slot.spec.name, end.text));
+            slot.status.last_end = Some(end.text);
             for done in slot.waiting.drain(..) {
                 let _ = done.send(());
             }
@@ -273,11 +286,20 @@ impl Supervisor {
     }
 
     /// Says that a process is down though nobody asked for it, and when it is started again.
-    fn down_unasked(&mut self, place: usize, end: String, lived: Duration) {
+    fn down_unasked(&mut self, place: usize, end: End, lived: Duration) {
         let slot = &mut self.slots[place];
-        let said = format!("{} {end} after {:.1} s", slot.spec.name, lived.as_secs_f64());
-        slot.status.last_end = Some(end);
-        let outlook = if self.keeping.restart {
+        let name = &slot.spec.name;
+        let said = format!("{name} {} after {:.1} s", end.text, lived.as_secs_f64());
+        slot.status.last_end = Some(end.text);
+        let hopeless_code = [EXIT_USAGE, EXIT_DATA]
+            .into_iter()
+            .find(|code| end.code.is_some_and(|ended| ended == i32::from(*code)));
+        let outlook = if let Some(code) = hopeless_code {
+            slot.phase = Phase::Down;
+            // Whoever holds the system need not care.
+            let _ = self.hopeless.send(HopelessEnd { name: name.clone(), code });
+            "a new start would not help, so it stays down".to_owned()
+        } else if self.keeping.restart {
             let pause = slot.backoff.died_after(lived);
             slot.phase = Phase::Pausing { until: self.clock.elapsed() + pause };
             format!("it is started again in {} ms", pause.as_millis())

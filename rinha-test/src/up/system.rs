@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::log::Level;
 use super::process::ProcessSpec;
-use super::supervisor::{Event, Keeping, ProcessStatus, StopHow, Supervisor};
+use super::supervisor::{Event, HopelessEnd, Keeping, ProcessStatus, StopHow, Supervisor};
 
 /// Why something cannot be done to the system.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,7 @@ pub struct System {
     names: Vec<String>,
     stages: Vec<u8>,
     events: Sender<Event>,
+    hopeless: Receiver<HopelessEnd>,
     thread: Option<JoinHandle<()>>,
     log: super::log::Log,
 }
@@ -51,17 +52,25 @@ impl System {
         let stages = specs.iter().map(|spec| spec.stage).collect();
         let log = keeping.log.clone();
         let (sender, receiver) = unbounded();
-        let supervisor = Supervisor::new(keeping, specs, (sender.clone(), receiver));
+        let (hopeless_sender, hopeless) = unbounded();
+        let supervisor =
+            Supervisor::new(keeping, specs, (sender.clone(), receiver), hopeless_sender);
         let thread = std::thread::Builder::new()
             .name("supervisor".to_owned())
             .spawn(|| supervisor.run())
             .map_err(SystemError::Thread)?;
-        Ok(Self { names, stages, events: sender, thread: Some(thread), log })
+        Ok(Self { names, stages, events: sender, hopeless, thread: Some(thread), log })
     }
 
     /// The names of the processes.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
+    }
+
+    /// Where the ends of processes arrive that are not started again because that would not help.
+    #[must_use]
+    pub fn hopeless_ends(&self) -> &Receiver<HopelessEnd> {
+        &self.hopeless
     }
 
     /// What is known of a process.

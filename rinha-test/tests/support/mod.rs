@@ -143,9 +143,11 @@ impl Bench {
     pub fn command(&self, more: &[&str]) -> Command {
         let [port, default, fallback] = self.ports.map(|port| port.to_string());
         let mut command = Command::new(launcher());
+        command.args(["up", "--port", &port]);
+        if !more.contains(&"--processors") {
+            command.args(["--default-port", &default, "--fallback-port", &fallback]);
+        }
         command
-            .args(["up", "--port", &port, "--default-port", &default])
-            .args(["--fallback-port", &fallback])
             .arg("--data")
             .arg(&self.data)
             .arg("--programs")
@@ -167,6 +169,13 @@ impl Bench {
             }
         });
         Runner { child, lines, reader: Some(reader) }
+    }
+
+    /// Runs it to its end, which comes by itself, and gives its exit code and all it said.
+    pub fn ended(&self, more: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(more).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
     }
 
     /// Runs it where it is expected to refuse, and gives what it said.
