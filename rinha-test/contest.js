@@ -44,6 +44,7 @@ const FINAL_WINDOW_MS = 70000 * STRETCH;
 // How long the books may take to agree after the end. It changes no figure of the score.
 const BOOKS_PATIENCE_MS = 10000;
 const TIMEOUT = '1500ms';
+const PURGE_TIMEOUT = '10s';
 
 // At this second: delay and failure of default, then of fallback.
 const STAGES = [
@@ -141,6 +142,8 @@ export const options = {
 };
 
 export function setup() {
+  // First of all, so that a system that refuses keeps its processors' books as well.
+  purgeRouter();
   for (const url of PROCESSOR_URLS) {
     admitTest(url);
     configure(url, [0, false]);
@@ -149,9 +152,22 @@ export function setup() {
       throw new Error(`${url} does not purge its payments: ${purge.status} ${purge.error}`);
     }
   }
-  // The router may refuse; the contest does not mind.
-  http.post(`${ROUTER_URL}/purge-payments`, null, { timeout: TIMEOUT, tags: { name: 'purge' } });
   return { startedAt: Date.now() };
+}
+
+// Empties the router, without which its books could not agree with the emptied processors'.
+function purgeRouter() {
+  const params = { timeout: PURGE_TIMEOUT, tags: { name: 'purge' } };
+  const answer = http.post(`${ROUTER_URL}/purge-payments`, null, params);
+  if (answer.status === 403) {
+    throw new Error(
+      `the router at ${ROUTER_URL} refuses to be emptied, which the contest needs: start it with ` +
+        'scripts/up.sh --allow-purge, or end it and scripts/stress.sh starts one of its own',
+    );
+  }
+  if (answer.status !== 200) {
+    throw new Error(`${ROUTER_URL} is not emptied: ${answer.status} ${answer.error}`);
+  }
 }
 
 // Makes sure that a processor knows the test's token.

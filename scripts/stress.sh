@@ -2,7 +2,7 @@
 # Puts the running system under load, or starts one for it, and judges it.
 set -euo pipefail
 
-readonly ROUTER=127.0.0.1:9999
+readonly ROUTER_DEFAULT=http://127.0.0.1:9999
 readonly READY_SECONDS=60
 # How a wrong call is answered (EX_USAGE).
 readonly EXIT_USAGE=64
@@ -18,9 +18,13 @@ Scenarios:
   flood     payments as fast as they go, then all books are compared; the arguments are those of
             \`rinha-test flood\`
 
-The system on http://$ROUTER is used if there is one, or for the contest the one at ROUTER_URL if
-that is set. Else one is built, started on a temporary data folder, and ended afterwards. Figures are kept in ./reports/. The exit code is 0 only if
-nothing failed and all books agree.
+The system at ROUTER_URL, or for a flood at its --url, is used if one of them is given, and else the
+one on $ROUTER_DEFAULT if there is one. Else one is built, started on a temporary data
+folder, and ended afterwards. Figures are kept in ./reports/. The exit code is 0 only if nothing
+failed and all books agree.
+
+The contest empties all books at its start. A system that was not started for it must allow that
+(\`scripts/up.sh --allow-purge\`), and loses its payments; one that does not is left alone.
 HELP
 }
 
@@ -34,6 +38,24 @@ case ${1:-} in
 esac
 readonly SCENARIO=$1
 shift
+
+# Where the load goes, if the caller says so.
+router=${ROUTER_URL:-}
+if [[ $SCENARIO == flood ]]; then
+  url_given=''
+  arguments=("$@")
+  for i in "${!arguments[@]}"; do
+    case ${arguments[i]} in
+      --url) url_given=${arguments[i + 1]:-} ;;
+      --url=*) url_given=${arguments[i]#--url=} ;;
+    esac
+  done
+  if [[ -n $url_given ]]; then
+    router=$url_given
+  elif [[ -n $router ]]; then
+    set -- --url "$router" "$@"
+  fi
+fi
 
 cd "$(dirname "$0")/.."
 readonly RINHA_TEST="${CARGO_TARGET_DIR:-target}/release/rinha-test"
@@ -56,13 +78,14 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 answers() {
-  (exec 3<>"/dev/tcp/${ROUTER/://}") 2>/dev/null
+  local address=${ROUTER_DEFAULT#http://}
+  (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null
 }
 
 start_system() {
   folder=$(mktemp -d)
   echo "starting a system on a temporary folder; its log is $1" >&2
-  "$RINHA_TEST" up --data "$folder/data" >"$1" 2>&1 &
+  "$RINHA_TEST" up --allow-purge --data "$folder/data" >"$1" 2>&1 &
   system=$!
   for _ in $(seq $((READY_SECONDS * 10))); do
     if grep -q '^ready$' "$1"; then
@@ -79,7 +102,7 @@ start_system() {
 cargo build --release --locked --workspace --bins
 mkdir -p reports
 report="reports/$SCENARIO-$(date -u +%Y%m%dT%H%M%SZ)"
-if [[ -z ${ROUTER_URL:-} ]] && ! answers; then
+if [[ -z $router ]] && ! answers; then
   start_system "$PWD/$report.log"
 fi
 

@@ -201,7 +201,7 @@ fn more_payments_than_may_wait_are_refused_and_those_that_wait_are_settled() {
 
 #[test]
 fn a_purge_empties_everything_and_life_goes_on() {
-    let live = Live::start();
+    let live = Live::with_api(&["--allow-purge"]);
     for number in 0..10 {
         assert_eq!(live.connect().post("/payments", &payment(number)).status, 202);
     }
@@ -229,7 +229,7 @@ fn a_purge_empties_everything_and_life_goes_on() {
 
 #[test]
 fn a_purge_needs_to_be_allowed() {
-    let live = Live::changed(|spec| spec.arguments.retain(|word| word != "--allow-purge"));
+    let live = Live::start();
     assert_eq!(live.connect().post("/payments", &payment(0)).status, 202);
     live.wait_settled(1);
     let answer = live.connect().post("/purge-payments", "");

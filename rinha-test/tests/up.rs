@@ -198,6 +198,18 @@ fn what_no_new_start_would_help_ends_everything_with_its_exit_code() {
 }
 
 #[test]
+fn a_purge_is_allowed_only_where_the_user_says_so() {
+    for (more, expected) in [(&[][..], 0), (&["--allow-purge"], 2)] {
+        let bench = Bench::new();
+        let runner = bench.up(more);
+        for name in NAMES {
+            runner.line(&format!("{name:18} | my pid is"));
+        }
+        assert_eq!(runner.count("--allow-purge"), expected, "{:?}", runner.lines());
+    }
+}
+
+#[test]
 fn ports_that_contradict_each_other_are_wrong_usage() {
     let mut bench = Bench::new();
     let processors = ["--processors", "http://127.0.0.1:1,http://127.0.0.1:2"];

@@ -88,6 +88,9 @@ pub struct UpSettings {
     /// The port of the simulated fallback processor
     #[arg(long, value_name = "PORT", default_value_t = 8002, conflicts_with = "processors")]
     pub fallback_port: u16,
+    /// Let `POST /purge-payments` empty everything; without it the router answers 403
+    #[arg(long)]
+    pub allow_purge: bool,
     /// Leave down what dies
     #[arg(long)]
     pub no_restart: bool,
@@ -184,6 +187,7 @@ fn topology(settings: UpSettings, launcher: &std::path::Path) -> Result<Topology
         // The pid files and the log are read from other folders as well.
         data: std::path::absolute(settings.data).map_err(UpError::Data)?,
         port: settings.port,
+        allow_purge: settings.allow_purge,
         processors: settings.processors.map_or(Processors::Simulated(ports), Processors::External),
     })
 }

@@ -135,6 +135,7 @@ mod tests {
             data: "/data".into(),
             port: 1,
             processors: Processors::Simulated([2, 3]),
+            allow_purge: false,
         };
         for name in ["payment-processor", "store", "api", "lb"] {
             let error = check_settings(&topology).unwrap_err().to_string();

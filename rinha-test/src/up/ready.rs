@@ -92,6 +92,7 @@ mod tests {
             data: "/data".into(),
             port: 9998,
             processors: Processors::Simulated([7001, 7002]),
+            allow_purge: false,
         });
         assert!(text.contains("\nready\n"), "{text}");
         for url in [

@@ -43,6 +43,8 @@ pub struct Topology {
     pub port: u16,
     /// The payment processors.
     pub processors: Processors,
+    /// Whether `POST /purge-payments` empties everything.
+    pub allow_purge: bool,
 }
 
 impl Topology {
@@ -124,8 +126,10 @@ impl Topology {
             &self.processor_url(Processor::Default),
             "--fallback-url",
             &self.processor_url(Processor::Fallback),
-            "--allow-purge",
         ]));
+        if self.allow_purge {
+            arguments.push("--allow-purge".into());
+        }
         let socket = Some(self.volume().api_socket(instance));
         let name = instance_name(instance);
         ProcessSpec { socket, ..self.process(name, "api", stage::API, arguments) }
@@ -164,7 +168,13 @@ mod tests {
     use super::*;
 
     fn topology(processors: Processors) -> Topology {
-        Topology { programs: "/bin".into(), data: "/data".into(), port: 9999, processors }
+        Topology {
+            programs: "/bin".into(),
+            data: "/data".into(),
+            port: 9999,
+            processors,
+            allow_purge: false,
+        }
     }
 
     fn command_lines(topology: &Topology) -> Vec<String> {
@@ -182,7 +192,7 @@ mod tests {
         let api = |n| {
             format!(
                 "api-{n}: /bin/api --instance {n} --data /data --default-url \
-                 http://127.0.0.1:8001 --fallback-url http://127.0.0.1:8002 --allow-purge"
+                 http://127.0.0.1:8001 --fallback-url http://127.0.0.1:8002"
             )
         };
         let topology = topology(Processors::Simulated([8001, 8002]));
@@ -199,6 +209,18 @@ mod tests {
             ]
         );
         assert_eq!(topology.needed_ports().len(), 3);
+    }
+
+    #[test]
+    fn only_the_apis_are_told_that_a_purge_is_allowed_and_only_if_it_is() {
+        let mut topology = topology(Processors::Simulated([8001, 8002]));
+        let told = |topology: &Topology| -> Vec<_> {
+            let lines = command_lines(topology).into_iter();
+            lines.map(|line| line.contains("--allow-purge")).collect()
+        };
+        assert_eq!(told(&topology), [false; 6]);
+        topology.allow_purge = true;
+        assert_eq!(told(&topology), [false, false, false, true, true, false]);
     }
 
     #[test]

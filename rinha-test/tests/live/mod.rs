@@ -63,7 +63,8 @@ impl Live {
         let folder = tempfile::tempdir().unwrap();
         let [port, default, fallback] = free_ports();
         let processors = Processors::Simulated([default, fallback]);
-        let topology = Topology { programs, data: folder.path().join("data"), port, processors };
+        let data = folder.path().join("data");
+        let topology = Topology { programs, data, port, processors, allow_purge: false };
         topology.volume().create().unwrap();
         let change = Box::new(change);
         let mut live = Self { system: None, topology, change, _folder: folder };
