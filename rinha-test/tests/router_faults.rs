@@ -9,7 +9,7 @@ use ledger::Processor;
 use live::load::Load;
 use live::{Live, id, ids, payment};
 use rustix::process::Signal;
-use support::wait_for;
+use support::{PATIENCE, wait_for};
 
 /// What a client posts between two faults, at least.
 const BETWEEN_FAULTS: u32 = 200;
@@ -162,14 +162,32 @@ fn with_no_api_left_clients_are_told_so() {
 #[test]
 fn an_api_that_stands_still_holds_up_only_its_own_clients() {
     let live = Live::start();
-    let [mut first, mut second] = live.connect_to_both();
+    let connections = live.connect_to_both();
+    let pid = live.system().status("api-1").unwrap().pid.unwrap();
     live.system().signal("api-1", Signal::STOP).unwrap();
-    first.send(live::connection::post("/payments", &payment(0)));
-    second.send(live::connection::post("/payments", &payment(1)));
-    // One of them is on the API that goes on; both are answered once the other goes on, too.
+    wait_for("a stopped api-1", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.contains("State:\tT").then_some(())
+    });
+    let (sender, answers) = std::sync::mpsc::channel();
+    let readers: Vec<_> = (0..)
+        .zip(connections)
+        .map(|(number, mut connection)| {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let answer = connection.post("/payments", &payment(number));
+                sender.send(answer.status).unwrap();
+            })
+        })
+        .collect();
+    // Whichever of the two is on the API that goes on is answered while the other one stands still.
+    assert_eq!(answers.recv_timeout(PATIENCE), Ok(202));
+    assert_eq!(answers.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
     live.system().signal("api-1", Signal::CONT).unwrap();
-    assert_eq!(first.answer().status, 202);
-    assert_eq!(second.answer().status, 202);
+    assert_eq!(answers.recv_timeout(PATIENCE), Ok(202));
+    for reader in readers {
+        reader.join().unwrap();
+    }
     live.wait_settled(2);
     assert_eq!(live.agreed_books(), ids(2));
 }
