@@ -31,8 +31,8 @@ export function score({ defaultCents, fallbackCents, defaultFee, fallbackFee, p9
   };
 }
 
-// Milliseconds in hundredths, half up. Times are measured in nanoseconds, so 1e-9 of a hundredth of a millisecond only mends what the
-// binary fraction lacks to a half.
+// Milliseconds in hundredths, half up. Times are measured in nanoseconds, so 1e-9 of a hundredth of
+// a millisecond only mends what the binary fraction lacks to a half.
 export function roundHundredths(ms) {
   return Math.floor(ms * 100 + 0.5 + 1e-9);
 }

@@ -14,6 +14,11 @@ HELP
   exit
 fi
 
+if (($# > 0)); then
+  echo "scripts/k6.sh takes no arguments; see scripts/k6.sh --help" >&2
+  exit 64
+fi
+
 cd "$(dirname "$0")/.."
 readonly VENV="$PWD/.venv"
 

@@ -15,6 +15,11 @@ HELP
   exit
 fi
 
+if (($# > 0)); then
+  echo "scripts/test.sh takes no arguments; see scripts/test.sh --help" >&2
+  exit 64
+fi
+
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.tools/bin:$PATH"
 
