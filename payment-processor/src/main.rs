@@ -6,9 +6,6 @@ use std::process::ExitCode;
 use ledger::daemon::{self, EXIT_SOFTWARE};
 use payment_processor::Settings;
 
-/// The processor cannot start: its address is taken, or not to be had.
-const EXIT_START: u8 = 1;
-
 fn main() -> ExitCode {
     let settings: Settings = daemon::settings();
     daemon::start_logging(settings.log);
@@ -23,7 +20,7 @@ fn run(settings: &Settings) -> Result<(), (u8, String)> {
         let asked_to_end = tokio::spawn(daemon::shutdown_signal());
         tokio::task::yield_now().await;
         let running =
-            payment_processor::run(settings).map_err(|error| (EXIT_START, error.to_string()))?;
+            payment_processor::run(settings).map_err(|error| (EXIT_SOFTWARE, error.to_string()))?;
         let addresses: Vec<_> = running.addresses().iter().map(ToString::to_string).collect();
         let fee = settings.fee;
         tracing::info!(%fee, "listening on {}", addresses.join(", "));

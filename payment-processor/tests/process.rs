@@ -130,7 +130,7 @@ fn an_address_in_use_is_named_and_not_shared() {
     for address in [first.addresses()[0], taken.local_addr().unwrap()] {
         let output = output(&["--listen", &address.to_string()]);
         let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_eq!(output.status.code(), Some(70), "{error}");
         let sentence = format!("{address} is already in use");
         assert!(error.contains(&sentence), "{error}");
     }
@@ -141,7 +141,7 @@ fn an_address_in_use_is_named_and_not_shared() {
 fn an_address_of_another_machine_is_an_error_too() {
     let output = output(&["--listen", "192.0.2.1:8001"]);
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert_eq!(output.status.code(), Some(70), "{error}");
     assert!(error.contains("cannot listen on 192.0.2.1:8001"), "{error}");
 }
 

@@ -92,7 +92,11 @@ fn bad_input_is_told_what_is_wrong_and_nothing_is_recorded() {
 
     for (request, status) in BROKEN_REQUESTS {
         let mut connection = live.connect();
-        assert_eq!(connection.ask(request).status, *status, "{request}");
+        let answer = connection.ask(request);
+        assert_eq!(answer.status, *status, "{request}");
+        // All but the last are refused by the HTTP parser, which has no words for it.
+        let has_sentence = request.ends_with("zz\r\n");
+        assert_eq!(!answer.body.is_empty(), has_sentence, "{request}: {answer:?}");
         assert!(connection.is_at_end(), "{request}");
     }
 
