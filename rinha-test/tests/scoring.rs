@@ -1,5 +1,7 @@
-//! The formulas of `scoring.js`, by the same figures as those of `src/score.rs`.
+//! The formulas of `scoring.js`, by the same figures as those of `score/`, which has them in Rust.
 #![allow(clippy::unwrap_used)]
+
+mod score;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! The contest's score. `scoring.js` has the same formulas for the contest's own test; both are
-//! checked against `fixtures/scoring.json`.
+//! The contest's score, a second time: `scoring.js` is what scores a run. Both are checked against
+//! `fixtures/scoring.json`, so that the fixture is no mere copy of what one of them computes.
 //!
 //! All arithmetic is on whole numbers: money in cents, fees in hundredths of a per cent, the
 //! bonus in per cent, times in hundredths of a millisecond.
@@ -57,7 +57,7 @@ pub struct Score {
     /// The fine for inconsistencies.
     pub fine: Cents,
     /// The sum of it all.
-    pub score: Cents,
+    pub total: Cents,
 }
 
 /// Scores a run.
@@ -81,7 +81,7 @@ pub fn score(run: &Run) -> Score {
         bonus_percent,
         bonus: rounded(of_net(bonus_percent), percent_unit),
         fine: rounded(of_net(fine_percent), percent_unit),
-        score: rounded(of_net(100 + bonus_percent - fine_percent), percent_unit),
+        total: rounded(of_net(100 + bonus_percent - fine_percent), percent_unit),
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     /// The figures that `scoring.js` is checked against as well.
-    const FIXTURE: &str = include_str!("../fixtures/scoring.json");
+    const FIXTURE: &str = include_str!("../../fixtures/scoring.json");
 
     #[derive(Deserialize)]
     struct Fixture {
@@ -203,7 +203,7 @@ mod tests {
                 bonus_percent: case.bonus_percent,
                 bonus: Cents::new(case.bonus_cents),
                 fine: Cents::new(case.fine_cents),
-                score: Cents::new(case.score_cents),
+                total: Cents::new(case.score_cents),
             };
             assert_eq!(result, expected, "{}", case.what);
         }
