@@ -64,14 +64,16 @@ struct Site {
 }
 
 impl Site {
+    /// A client whose calls outlast the test, so that no time-out stands for an answer.
     async fn start() -> Self {
+        Self::with_call_timeout(2 * PATIENCE).await
+    }
+
+    async fn with_call_timeout(call_timeout: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let (sender, outcomes) = unbounded_channel();
-        let limits = CallLimits {
-            call_timeout: Duration::from_millis(300),
-            connect_timeout: Duration::from_secs(5),
-        };
+        let limits = CallLimits { call_timeout, connect_timeout: PATIENCE };
         let finished = Rc::new(move |_, outcome, _| sender.send(outcome).unwrap());
         let client = ProcessorClient::new(target, limits, Monotonic::start(), finished);
         Self { listener, client, outcomes }
@@ -176,7 +178,7 @@ fn once_something_was_sent_no_answer_or_a_broken_one_leaves_a_doubt() {
 #[test]
 fn an_answer_that_takes_too_long_leaves_a_doubt() {
     run(async {
-        let mut site = Site::start().await;
+        let mut site = Site::with_call_timeout(Duration::from_millis(300)).await;
         site.client.start(call());
         let mut stream = site.accept().await;
         read_request(&mut stream).await;
