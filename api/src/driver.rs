@@ -269,35 +269,44 @@ where
         clients: &[Rc<ProcessorClient>; 2],
         store: &StoreClient,
     ) -> Result<Option<u64>, JournalError> {
-        let wake_ms = loop {
+        loop {
             let now = clock::now();
+            // What this pass writes is the last that was to be sent before the purge.
+            let is_prepared = self.purge_is_near.get();
             let wake_ms = self.engine.borrow_mut().pump(self.clock.elapsed_ms(), now);
             let batch = self.engine.borrow_mut().take_batch(now);
             let is_last = batch.is_none();
             if let Some(batch) = batch {
                 self.write(batch).await?;
             }
-            let calls = self.engine.borrow_mut().take_calls();
-            self.calls_count.set(self.calls_count.get() + calls.len());
-            for call in calls {
-                clients[call.processor.index()].start(call);
+            self.make_calls(clients);
+            let fails = self.engine.borrow().failure().is_some();
+            // What could not be written is written after the cut, where the store does not expect it.
+            if is_prepared && !fails && self.purge_is_near.replace(false) {
+                self.prepare_purge(store);
+            }
+            // After each pass, because requests that come in while it waits for the disk make another
+            // one follow, and another one after that.
+            let claim = self.engine.borrow_mut().take_claim(self.clock.elapsed_ms());
+            if let Some(through) = claim {
+                store.claim(through);
             }
             if is_last {
-                break wake_ms;
+                return Ok(wake_ms);
             }
-            if self.engine.borrow().failure().is_some() {
+            if fails {
                 let retry_ms = self.clock.elapsed_ms() + WRITE_RETRY_MS;
-                break Some(wake_ms.map_or(retry_ms, |wake_ms| wake_ms.min(retry_ms)));
+                return Ok(Some(wake_ms.map_or(retry_ms, |wake_ms| wake_ms.min(retry_ms))));
             }
-        };
-        if self.purge_is_near.replace(false) {
-            self.prepare_purge(store);
         }
-        let claim = self.engine.borrow_mut().take_claim(self.clock.elapsed_ms());
-        if let Some(through) = claim {
-            store.claim(through);
+    }
+
+    fn make_calls(&self, clients: &[Rc<ProcessorClient>; 2]) {
+        let calls = self.engine.borrow_mut().take_calls();
+        self.calls_count.set(self.calls_count.get() + calls.len());
+        for call in calls {
+            clients[call.processor.index()].start(call);
         }
-        Ok(wake_ms)
     }
 
     /// Everything that was to be sent is written. A new segment lets the old ones be removed.
@@ -408,5 +417,127 @@ where
         if let Err(error) = self.syncer.sync(job).await {
             tracing::error!("{error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::disk::memory::MemoryDisk;
+    use ledger::journal::Position;
+    use ledger::journal::{JournalConfig, SEGMENT_BYTES_DEFAULT};
+    use ledger::protocol::PurgeNotice;
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::engine::EngineConfig;
+    use crate::processor::CallLimits;
+    use crate::router::RouterConfig;
+
+    /// Enough for a driver that starves to be told from one that does not.
+    const PAYMENTS_MAX: u8 = 200;
+
+    struct Fixture {
+        driver: Rc<Driver<MemoryDisk>>,
+        clients: [Rc<ProcessorClient>; 2],
+        store: Rc<StoreClient>,
+        disk: MemoryDisk,
+    }
+
+    /// A driver in disk mode whose store was connected and does not answer.
+    fn fixture() -> Fixture {
+        let config = EngineConfig {
+            backlog_max: 1000,
+            recent_max: 10,
+            router: RouterConfig {
+                fees_bp: [500, 1500],
+                patience_ms: 1000,
+                in_flight_max: 8,
+                slow_ms: 1300,
+            },
+        };
+        let disk = MemoryDisk::new();
+        let journal_config =
+            JournalConfig { instance: 1, segment_bytes: SEGMENT_BYTES_DEFAULT, boot_id: [0; 16] };
+        let (journal, _) =
+            Journal::open(disk.clone(), journal_config, clock::now(), |_, _| {}).unwrap();
+        let engine = Engine::new(config, &[], journal.end(), 0, clock::now());
+        let clock = Monotonic::start();
+        let driver = Driver::new(engine, journal, clock, Durability::Disk).unwrap();
+        driver.heard_store(StoreEvent::Connected(PurgeNotice { purge: 0, cut: Position::START }));
+        let second = Duration::from_secs(1);
+        let limits = CallLimits { call_timeout: second, connect_timeout: second };
+        let clients = [(); 2].map(|()| {
+            let target = "http://127.0.0.1:1".parse().unwrap();
+            ProcessorClient::new(target, limits, clock, Rc::new(|_, _, _| {}))
+        });
+        let store = StoreClient::new("/nowhere".into(), 1);
+        Fixture { driver, clients, store, disk }
+    }
+
+    impl Fixture {
+        /// Takes a turn while a new payment comes in whenever all before are on their way to the
+        /// disk, until `is_done` or until there were many.
+        async fn turn_under_load(&self, is_done: impl Fn() -> bool) {
+            let load = async {
+                for number in 0..PAYMENTS_MAX {
+                    while self.driver.engine.borrow().has_pending() {
+                        yield_now().await;
+                    }
+                    if is_done() {
+                        return;
+                    }
+                    let id = CorrelationId::from_bytes([number; 16]);
+                    self.driver.engine.borrow_mut().accept(id, Cents::new(1), 0);
+                }
+            };
+            tokio::select! {
+                biased;
+                () = load => {}
+                turned = self.driver.turn(&self.clients, &self.store) => drop(turned.unwrap()),
+            }
+        }
+    }
+
+    fn block_on(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default());
+        runtime.unwrap().block_on(test);
+    }
+
+    #[test]
+    fn claims_are_made_while_payments_come_in_without_a_pause() {
+        block_on(async {
+            let fixture = fixture();
+            let engine = &fixture.driver.engine;
+            let is_claimed = || engine.borrow().claim_is_out();
+            fixture.turn_under_load(is_claimed).await;
+            assert!(is_claimed());
+            assert!(engine.borrow().open_count() < usize::from(PAYMENTS_MAX));
+        });
+    }
+
+    #[test]
+    fn a_purge_is_agreed_to_while_payments_come_in_without_a_pause() {
+        block_on(async {
+            let fixture = fixture();
+            fixture.driver.heard_store(StoreEvent::PreparePurge);
+            let is_agreed = || !fixture.driver.purge_is_near.get();
+            fixture.turn_under_load(is_agreed).await;
+            assert!(is_agreed());
+        });
+    }
+
+    #[test]
+    fn a_purge_is_not_agreed_to_while_something_cannot_be_written() {
+        block_on(async {
+            let fixture = fixture();
+            let id = CorrelationId::from_bytes([1; 16]);
+            fixture.driver.engine.borrow_mut().accept(id, Cents::new(1), 0);
+            fixture.driver.heard_store(StoreEvent::PreparePurge);
+            fixture.disk.set_room_bytes(Some(0));
+            fixture.driver.turn(&fixture.clients, &fixture.store).await.unwrap();
+            assert!(fixture.driver.purge_is_near.get());
+        });
     }
 }

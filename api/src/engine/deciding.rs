@@ -34,6 +34,12 @@ impl Engine {
         Some(self.committed)
     }
 
+    /// Whether a claim was made that is not answered.
+    #[cfg(test)]
+    pub(crate) fn claim_is_out(&self) -> bool {
+        self.store.claim_is_out
+    }
+
     /// Takes in what the store decided: all accepted payments before `through` may be sent, except
     /// these.
     pub fn decided(&mut self, through: Position, losers: &[Position]) {
