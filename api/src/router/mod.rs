@@ -4,9 +4,12 @@
 //! there is no clock, socket or thread inside, so a simulation drives it as the real dispatcher does.
 //! Times are milliseconds of a clock that never goes back.
 //!
-//! The rule: the cheaper processor is preferred. While it is unavailable a payment waits for it, up
-//! to the patience, and only then goes to the dearer one. A processor is unavailable while its
-//! breaker is open, or while it is so slow that what it records could come too late for an audit.
+//! The rule: the cheaper processor is preferred. While it is unavailable (its breaker is open, or it is
+//! full) a payment waits for it, up to the patience, and only then goes to the dearer one.
+//!
+//! A slow processor, one that records payments so late that an audit may miss them, gives way at once
+//! to one that is not. It gets as many calls as any other while there is no such choice; else one now
+//! and then, which tells whether it is fast again.
 
 mod breaker;
 
@@ -17,6 +20,9 @@ use ledger::Processor;
 /// The weight of a new latency in the estimate: about the last ten answers count.
 const LATENCY_WEIGHT: f64 = 0.1;
 
+/// The pause between calls that tell whether a slow processor is fast again.
+pub const SLOW_PROBE_INTERVAL_MS: u64 = 1_000;
+
 /// How the router judges.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RouterConfig {
@@ -26,7 +32,7 @@ pub struct RouterConfig {
     pub patience_ms: u64,
     /// Calls that may be in flight at one processor.
     pub in_flight_max: u32,
-    /// A processor that takes this long to answer is as good as unavailable.
+    /// A processor that takes this long to answer is used only while the other one cannot be.
     pub slow_ms: u64,
 }
 
@@ -72,13 +78,15 @@ pub struct Health {
 struct State {
     breaker: Breaker,
     in_flight: u32,
+    /// When the last payment was sent.
+    sent_at_ms: Option<u64>,
     /// The estimate of how long an answer takes.
     latency_ms: f64,
 }
 
 /// Whether a processor may be used.
 enum Availability {
-    /// Yes.
+    /// Yes, however slow it is.
     Available,
     /// Yes, and it is full.
     Full,
@@ -99,7 +107,8 @@ impl Router {
     /// A router that knows nothing yet, and takes both processors for healthy.
     #[must_use]
     pub fn new(config: RouterConfig) -> Self {
-        let state = || State { breaker: Breaker::new(), in_flight: 0, latency_ms: 0.0 };
+        let state =
+            || State { breaker: Breaker::new(), in_flight: 0, sent_at_ms: None, latency_ms: 0.0 };
         Self { config, states: [state(), state()] }
     }
 
@@ -108,6 +117,16 @@ impl Router {
     #[must_use]
     pub fn decide(&self, now_ms: u64, backlog: Backlog) -> Decision {
         let (cheap, dear) = self.by_fee();
+        if self.is_slow(cheap) && !self.is_slow_probe_due(cheap, now_ms) {
+            match self.availability(dear, now_ms) {
+                Availability::Available if !self.is_slow(dear) => return Decision::Send(dear),
+                Availability::ProbeDue => return Decision::Send(dear),
+                Availability::Full if self.is_worth_waiting_for(dear, backlog) => {
+                    return self.hold_for_patience(now_ms, backlog);
+                }
+                _ => {}
+            }
+        }
         let until = match self.availability(cheap, now_ms) {
             Availability::Available | Availability::ProbeDue => return Decision::Send(cheap),
             Availability::Full => None,
@@ -115,17 +134,34 @@ impl Router {
         };
         let patience_left_ms = self.patience_ms().saturating_sub(backlog.oldest_age_ms);
         if patience_left_ms > 0 {
-            let patience_ends = now_ms + patience_left_ms;
+            let patience_ends = now_ms.saturating_add(patience_left_ms);
             let until_ms = until.map_or(patience_ends, |until| until.min(patience_ends));
             return Decision::Hold { until_ms: Some(until_ms) };
         }
         match self.availability(dear, now_ms) {
+            Availability::Available
+                if self.is_slow(dear) && self.is_worth_waiting_for(cheap, backlog) =>
+            {
+                self.hold_for_patience(now_ms, backlog)
+            }
             Availability::Available | Availability::ProbeDue => Decision::Send(dear),
             Availability::Full => Decision::Hold { until_ms: until },
             Availability::Until(other) => {
                 Decision::Hold { until_ms: [until, other].into_iter().flatten().min() }
             }
         }
+    }
+
+    /// Whether a processor that is full will have room soon enough, so that a slow one is not used
+    /// instead.
+    fn is_worth_waiting_for(&self, full: Processor, backlog: Backlog) -> bool {
+        let is_closed = self.breaker(full) == BreakerState::Closed;
+        is_closed && !self.is_slow(full) && backlog.oldest_age_ms < self.config.patience_ms
+    }
+
+    fn hold_for_patience(&self, now_ms: u64, backlog: Backlog) -> Decision {
+        let left_ms = self.config.patience_ms.saturating_sub(backlog.oldest_age_ms);
+        Decision::Hold { until_ms: Some(now_ms.saturating_add(left_ms)) }
     }
 
     /// Whether a payment that only this processor may have can be sent to it now.
@@ -142,6 +178,7 @@ impl Router {
     pub fn sent(&mut self, processor: Processor, now_ms: u64) {
         let state = self.state(processor);
         state.in_flight += 1;
+        state.sent_at_ms = Some(now_ms);
         state.breaker.sent(now_ms);
     }
 
@@ -160,12 +197,15 @@ impl Router {
         latency_ms: u64,
         outcome: Outcome,
     ) -> bool {
+        let (slow_ms, latency_ms) = (float(self.config.slow_ms), float(latency_ms));
         let state = self.state(processor);
         state.in_flight = state.in_flight.saturating_sub(1);
         match outcome {
             Outcome::Succeeded => {
-                let latency_ms = u32::try_from(latency_ms).map_or(f64::from(u32::MAX), f64::from);
-                state.latency_ms += (latency_ms - state.latency_ms) * LATENCY_WEIGHT;
+                // One fast answer of a slow processor counts in full: there are few to tell by.
+                let is_fast_again = state.latency_ms >= slow_ms && latency_ms < slow_ms;
+                let weight = if is_fast_again { 1.0 } else { LATENCY_WEIGHT };
+                state.latency_ms += (latency_ms - state.latency_ms) * weight;
                 state.breaker.succeeded()
             }
             Outcome::Failed => state.breaker.failed(now_ms),
@@ -175,8 +215,7 @@ impl Router {
     /// Takes in what a processor says of itself, and tells whether the breaker changed.
     pub fn heard(&mut self, processor: Processor, now_ms: u64, health: Health) -> bool {
         let state = self.state(processor);
-        state.latency_ms =
-            u32::try_from(health.min_response_ms).map_or(f64::from(u32::MAX), f64::from);
+        state.latency_ms = float(health.min_response_ms);
         if health.failing { state.breaker.trip(now_ms) } else { state.breaker.encourage(now_ms) }
     }
 
@@ -228,20 +267,26 @@ impl Router {
             BreakerState::Open { probe_at_ms } => return Availability::Until(Some(probe_at_ms)),
             BreakerState::HalfOpen => return Availability::Until(None),
         }
-        if state.latency_ms >= self.slow_ms() {
-            // One call at a time tells when it is fast again.
-            return if state.in_flight == 0 {
-                Availability::ProbeDue
-            } else {
-                Availability::Until(None)
-            };
-        }
         Availability::Available
     }
 
-    fn slow_ms(&self) -> f64 {
-        u32::try_from(self.config.slow_ms).map_or(f64::from(u32::MAX), f64::from)
+    /// Whether a processor works, but too slowly.
+    fn is_slow(&self, processor: Processor) -> bool {
+        let state = &self.states[processor.index()];
+        let is_closed = state.breaker.state() == BreakerState::Closed;
+        is_closed && state.latency_ms >= float(self.config.slow_ms)
     }
+
+    fn is_slow_probe_due(&self, processor: Processor, now_ms: u64) -> bool {
+        let state = &self.states[processor.index()];
+        let due_ms = state.sent_at_ms.map_or(0, |at| at.saturating_add(SLOW_PROBE_INTERVAL_MS));
+        state.in_flight == 0 && now_ms >= due_ms
+    }
+}
+
+/// Milliseconds to be reckoned with; what is beyond 49 days is all the same.
+fn float(ms: u64) -> f64 {
+    u32::try_from(ms).map_or(f64::from(u32::MAX), f64::from)
 }
 
 #[cfg(test)]
@@ -328,16 +373,98 @@ mod tests {
         assert_eq!(router.decide(1, YOUNG), Send(Default));
     }
 
+    fn slow_down(router: &mut Router, processor: Processor) {
+        router.heard(processor, 0, Health { failing: false, min_response_ms: 1500 });
+    }
+
+    /// Sends to a processor until it has as many calls as it may have.
+    fn fill(router: &mut Router, processor: Processor) {
+        while router.in_flight(processor) < CONFIG.in_flight_max {
+            router.sent(processor, 0);
+        }
+    }
+
     #[test]
-    fn a_processor_too_slow_for_an_audit_gets_one_call_at_a_time() {
+    fn a_slow_processor_gives_way_at_once_and_is_probed_now_and_then() {
         let mut router = Router::new(CONFIG);
-        router.heard(Default, 0, Health { failing: false, min_response_ms: 2000 });
-        assert_eq!(router.decide(0, OLD), Send(Default));
+        slow_down(&mut router, Default);
+        assert_eq!(router.decide(0, YOUNG), Send(Default), "nothing was sent there for long");
         router.sent(Default, 0);
-        assert_eq!(router.decide(0, OLD), Send(Fallback));
+        assert_eq!(router.decide(0, YOUNG), Send(Fallback));
+        assert_eq!(router.decide(9000, YOUNG), Send(Fallback), "one probe at a time");
+        router.answered(Default, 1500, 1500, Outcome::Succeeded);
+        assert_eq!(router.decide(1500, YOUNG), Send(Default));
+        router.sent(Default, 1500);
+        router.answered(Default, 1510, 10, Outcome::Succeeded);
+        assert_eq!(router.decide(1510, YOUNG), Send(Default), "it is fast again");
+        slow_down(&mut router, Default);
+        assert_eq!(router.decide(1500 + SLOW_PROBE_INTERVAL_MS - 1, YOUNG), Send(Fallback));
+        assert_eq!(router.decide(1500 + SLOW_PROBE_INTERVAL_MS, YOUNG), Send(Default));
+        router.heard(Default, 1511, Health { failing: false, min_response_ms: 0 });
+        assert_eq!(router.decide(1511, YOUNG), Send(Default), "it says that it is fast again");
+    }
+
+    #[test]
+    fn a_slow_processor_is_used_in_full_while_the_other_one_is_slow_too() {
+        let mut router = Router::new(CONFIG);
+        slow_down(&mut router, Default);
+        slow_down(&mut router, Fallback);
+        for _ in 0..CONFIG.in_flight_max {
+            assert_eq!(router.decide(0, YOUNG), Send(Default));
+            router.sent(Default, 0);
+        }
         assert_eq!(router.decide(0, YOUNG), hold(1000));
-        router.heard(Default, 1, Health { failing: false, min_response_ms: 0 });
-        assert_eq!(router.decide(1, YOUNG), Send(Default));
+        for _ in 0..CONFIG.in_flight_max {
+            assert_eq!(router.decide(0, OLD), Send(Fallback));
+            router.sent(Fallback, 0);
+        }
+        assert_eq!(router.decide(0, OLD), Decision::Hold { until_ms: None });
+    }
+
+    #[test]
+    fn a_slow_processor_is_used_in_full_while_the_other_one_fails() {
+        for (slow, failing, backlog) in [(Default, Fallback, YOUNG), (Fallback, Default, OLD)] {
+            let mut router = Router::new(CONFIG);
+            slow_down(&mut router, slow);
+            fail(&mut router, failing, 0);
+            for _ in 0..CONFIG.in_flight_max {
+                assert_eq!(router.decide(0, backlog), Send(slow));
+                router.sent(slow, 0);
+            }
+            assert_eq!(router.decide(PROBE_INTERVAL_MS, backlog), Send(failing), "a probe");
+        }
+    }
+
+    #[test]
+    fn a_payment_that_only_a_slow_processor_may_have_goes_there() {
+        let mut router = Router::new(CONFIG);
+        slow_down(&mut router, Default);
+        for _ in 0..CONFIG.in_flight_max {
+            assert_eq!(router.decide_for(Default, 0), Send(Default));
+            router.sent(Default, 0);
+        }
+        assert_eq!(router.decide_for(Default, 0), Decision::Hold { until_ms: None });
+    }
+
+    #[test]
+    fn a_fast_processor_that_is_full_is_waited_for_before_a_slow_one_is_used() {
+        for fees_bp in [[500, 1500], [500, 500]] {
+            for (full, slow) in [(Default, Fallback), (Fallback, Default)] {
+                let mut router = Router::new(RouterConfig { fees_bp, ..CONFIG });
+                router.sent(slow, 0);
+                slow_down(&mut router, slow);
+                fill(&mut router, full);
+                assert_eq!(router.decide(0, YOUNG), hold(1000), "{full} is full");
+                assert_eq!(router.decide(0, OLD), Send(slow), "{full} is full");
+            }
+        }
+    }
+
+    #[test]
+    fn a_patience_without_end_is_no_overflow() {
+        let mut router = Router::new(RouterConfig { patience_ms: u64::MAX, ..CONFIG });
+        fill(&mut router, Default);
+        assert_eq!(router.decide(7, YOUNG), hold(u64::MAX));
     }
 
     #[test]
@@ -359,8 +486,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, an open breaker sees one probe at a time, the limit holds, and the same
-        /// inputs give the same decisions.
+        /// Whatever happens, an open breaker sees one probe at a time, the limit holds, a slow
+        /// processor is used only while the other one cannot be, and the same inputs give the same
+        /// decisions.
         #[test]
         fn whatever_happens_limits_hold_and_decisions_repeat(
             events in proptest::collection::vec((0..5_u8, any::<bool>(), 0..300_u64), 1..300),
@@ -373,6 +501,22 @@ mod tests {
                 let backlog = if step % 2 == 0 { YOUNG } else { OLD };
                 let decision = router.decide(now, backlog);
                 prop_assert_eq!(decision, twin.decide(now, backlog));
+                let is_closed = |processor| router.breaker(processor) == BreakerState::Closed;
+                let has_room = |processor| router.in_flight(processor) < CONFIG.in_flight_max;
+                let is_usable = |processor| is_closed(processor) && has_room(processor);
+                match decision {
+                    Send(chosen) if router.is_slow(chosen) => {
+                        let is_probe = router.in_flight(chosen) == 0;
+                        let other = chosen.other();
+                        let other_is_choice = is_usable(other) && !router.is_slow(other);
+                        prop_assert!(is_probe || !other_is_choice, "a slow one is preferred");
+                    }
+                    Decision::Hold { .. } if is_usable(Default) => {
+                        prop_assert!(router.is_slow(Default), "the cheaper one is not used");
+                        prop_assert!(!router.is_slow(Fallback) && is_closed(Fallback));
+                    }
+                    _ => {}
+                }
                 for router in [&mut router, &mut twin] {
                     match (kind, decision) {
                         (0 | 1, Send(chosen)) => {
@@ -388,7 +532,8 @@ mod tests {
                             router.answered(processor, now, step, outcome);
                         }
                         (4, _) => {
-                            let health = Health { failing: step % 3 == 0, min_response_ms: step };
+                            let min_response_ms = if step % 5 < 2 { 1500 } else { step };
+                            let health = Health { failing: step % 3 == 0, min_response_ms };
                             router.heard(processor, now, health);
                         }
                         _ => {}
