@@ -367,10 +367,18 @@ where
                     }
                 }
             }
+            self.rewrite_unsynced().await?;
+        }
+    }
+
+    /// Writes again what was not synced, however often it takes: before that a sync proves nothing,
+    /// because the operating system tells of a failure once.
+    async fn rewrite_unsynced(&self) -> Result<(), JournalError> {
+        loop {
             sleep(SYNC_RETRY_PAUSE).await;
             let rewritten = self.journal.borrow_mut().rewrite_unsynced();
             match rewritten {
-                Ok(()) => {}
+                Ok(()) => return Ok(()),
                 Err(damage @ (JournalError::Damaged { .. } | JournalError::Missing { .. })) => {
                     return Err(damage);
                 }
@@ -424,9 +432,9 @@ where
 mod tests {
     use ledger::disk::memory::MemoryDisk;
     use ledger::journal::Position;
-    use ledger::journal::{JournalConfig, SEGMENT_BYTES_DEFAULT};
+    use ledger::journal::{HEADER_BYTES, JournalConfig, SEGMENT_BYTES_DEFAULT};
     use ledger::protocol::PurgeNotice;
-    use tokio::task::yield_now;
+    use tokio::task::{spawn_local, yield_now};
 
     use super::*;
     use crate::engine::EngineConfig;
@@ -538,6 +546,33 @@ mod tests {
             fixture.disk.set_room_bytes(Some(0));
             fixture.driver.turn(&fixture.clients, &fixture.store).await.unwrap();
             assert!(fixture.driver.purge_is_near.get());
+        });
+    }
+
+    #[test]
+    fn after_a_failed_sync_none_counts_before_everything_is_written_again() {
+        block_on(async {
+            let Fixture { driver, clients, store, disk } = fixture();
+            let driving = Rc::clone(&driver);
+            spawn_local(async move { driving.run(&clients, &store).await });
+            disk.set_sync_fails(true);
+            let id = CorrelationId::from_bytes([1; 16]);
+            assert!(matches!(driver.accept(id, Cents::new(1)).await, Accepted::Failing(_)));
+            // From now on syncs succeed, and there is room for a segment's head and no record.
+            disk.set_sync_fails(false);
+            disk.count_writes();
+            for _ in 0..2 {
+                disk.set_room_bytes(Some(HEADER_BYTES));
+                while disk.count_writes() == 0 {
+                    assert!(driver.failure().is_some(), "nothing was written again");
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+            disk.set_room_bytes(None);
+            while driver.failure().is_some() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(driver.accept(id, Cents::new(1)).await, Accepted::Yes);
         });
     }
 }

@@ -325,6 +325,18 @@ fn after_a_failed_sync_everything_unsynced_is_written_again() {
 }
 
 #[test]
+fn segments_that_were_removed_are_not_written_again() {
+    let disk = written(SMALL, 0..35);
+    let (mut journal, _, _) = open(&disk, SMALL).unwrap();
+    assert_eq!(journal.remove_segments_before(3).unwrap(), 2);
+    journal.rewrite_unsynced().unwrap();
+    let job = journal.take_unsynced();
+    job.run().unwrap();
+    journal.synced(job.through());
+    assert!(!journal.is_unsynced());
+}
+
+#[test]
 fn what_changed_under_a_failed_sync_is_damage() {
     let disk = written(CONFIG, 0..5);
     let (mut journal, _, _) = open(&disk, CONFIG).unwrap();

@@ -178,6 +178,7 @@ impl<D: Disk> Journal<D> {
     /// # Errors
     /// The disk refuses, or what it gives back is not what was written.
     pub fn rewrite_unsynced(&mut self) -> Result<(), JournalError> {
+        let mut files = Vec::new();
         for number in self.synced.segment..=self.end.segment {
             let name = segment_file_name(number);
             let failed = |error| JournalError::io("write again", self.disk.describe(&name))(error);
@@ -186,8 +187,9 @@ impl<D: Disk> Journal<D> {
                 .ok_or_else(|| damaged(&self.disk, &name, 0, "its head is missing".to_owned()))?;
             let first = if number == self.synced.segment { self.synced.index } else { 0 };
             rewrite(&self.disk, &name, &file, &header, first)?;
-            self.unsynced.files.push(file);
+            files.push(file);
         }
+        self.unsynced.files.append(&mut files);
         self.unsynced.folder = true;
         Ok(())
     }
@@ -226,6 +228,8 @@ impl<D: Disk> Journal<D> {
                 .remove(&name)
                 .map_err(JournalError::io("remove", self.disk.describe(&name)))?;
             self.unsynced.folder = true;
+            // Nothing of it is left to be synced, or to be written again.
+            self.synced = self.synced.max(Position { segment: number + 1, index: 0 });
             removed += 1;
         }
         Ok(removed)
