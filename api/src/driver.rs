@@ -17,7 +17,7 @@ use ledger::{Cents, CorrelationId, Processor};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::engine::{Accept, Batch, Call, CallOutcome, Engine};
+use crate::engine::{Accept, Batch, Call, CallOutcome, Engine, Written};
 use crate::processor::ProcessorClient;
 use crate::router::Health;
 use crate::store_client::{StoreClient, StoreEvent};
@@ -28,6 +28,9 @@ const SYNC_RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// The pause before records that could not be written are tried again.
 const WRITE_RETRY_MS: u64 = 250;
+
+/// How long a payment that may have been purged waits for the store to tell.
+const STORE_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What an acknowledged payment survives.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +48,8 @@ pub enum Accepted {
     Yes,
     /// Its id was accepted before with this other amount.
     Conflict(Cents),
+    /// It was accepted before, and whether a purge has undone that is not known at the moment.
+    Unsure,
     /// There is no room for another open payment.
     Full,
     /// The journal cannot be written, for this reason.
@@ -54,25 +59,25 @@ pub enum Accepted {
 /// Payments that are written together, and who waits for them.
 #[derive(Default)]
 struct Commit {
-    /// How many of them were written, once that is known.
-    written_count: Cell<Option<u32>>,
+    /// What became of them, once that is known.
+    written: Cell<Option<Written>>,
     done: Notify,
 }
 
 impl Commit {
-    async fn wait(&self) -> u32 {
+    async fn wait(&self) -> Written {
         loop {
-            match self.written_count.get() {
-                Some(count) => return count,
+            match self.written.get() {
+                Some(written) => return written,
                 None => self.done.notified().await,
             }
         }
     }
 
     /// The first word counts: a commit that was given up stays so.
-    fn finish(&self, written_count: u32) {
-        if self.written_count.get().is_none() {
-            self.written_count.set(Some(written_count));
+    fn finish(&self, written: Written) {
+        if self.written.get().is_none() {
+            self.written.set(Some(written));
             self.done.notify_waiters();
         }
     }
@@ -87,6 +92,8 @@ pub struct Driver<D: Disk> {
     syncer: Syncer<D>,
     /// Something was given to the engine.
     woken: Notify,
+    /// The store said something.
+    store_spoke: Notify,
     /// Something was written that is to be synced in the background.
     written: Notify,
     /// The commit that the next payment becomes a part of.
@@ -97,7 +104,6 @@ pub struct Driver<D: Disk> {
     sync_failure: RefCell<Option<String>>,
     purge_is_near: Cell<bool>,
     calls_count: Cell<usize>,
-    stopping: Cell<bool>,
     calls_ended: Notify,
 }
 
@@ -122,13 +128,13 @@ where
             durability,
             syncer: Syncer::start()?,
             woken: Notify::new(),
+            store_spoke: Notify::new(),
             written: Notify::new(),
             next_commit: RefCell::default(),
             current_commit: RefCell::default(),
             sync_failure: RefCell::default(),
             purge_is_near: Cell::new(false),
             calls_count: Cell::new(0),
-            stopping: Cell::new(false),
             calls_ended: Notify::new(),
         }))
     }
@@ -144,8 +150,11 @@ where
                 Accept::Writing(ticket) => {
                     let commit = Rc::clone(&self.next_commit.borrow());
                     self.woken.notify_one();
-                    let written_count = commit.wait().await;
-                    return if ticket.0 < written_count {
+                    let written = commit.wait().await;
+                    if ticket.0 < written.void_count {
+                        continue;
+                    }
+                    return if ticket.0 < written.accepts_count {
                         Accepted::Yes
                     } else {
                         Accepted::Failing(self.failure().unwrap_or_default())
@@ -155,6 +164,12 @@ where
                     let current = self.current_commit.borrow().clone();
                     let commit = current.unwrap_or_else(|| Rc::clone(&self.next_commit.borrow()));
                     commit.wait().await;
+                }
+                Accept::Unsure => {
+                    let word = self.store_spoke.notified();
+                    if timeout(STORE_WORD_TIMEOUT, word).await.is_err() {
+                        return Accepted::Unsure;
+                    }
                 }
                 Accept::Known => return Accepted::Yes,
                 Accept::Conflict(amount) => return Accepted::Conflict(amount),
@@ -206,25 +221,21 @@ where
                 engine.claim_refused(self.clock.elapsed_ms());
             }
             StoreEvent::PreparePurge => {
-                engine.pause();
+                engine.prepare_purge();
                 self.purge_is_near.set(true);
             }
-            StoreEvent::PurgeAborted => self.resume(&mut engine),
+            StoreEvent::PurgeAborted => {
+                self.purge_is_near.set(false);
+                engine.purge_aborted();
+            }
             StoreEvent::Purged(notice) => {
                 engine.purged(notice);
                 let oldest_needed = engine.oldest_open_segment().min(notice.cut.segment);
                 self.remove_void_segments(oldest_needed, notice);
             }
         }
-        if self.stopping.get() {
-            engine.pause();
-        }
+        self.store_spoke.notify_waiters();
         self.woken.notify_one();
-    }
-
-    fn resume(&self, engine: &mut Engine) {
-        self.purge_is_near.set(false);
-        engine.resume();
     }
 
     fn remove_void_segments(&self, oldest_needed: u32, notice: PurgeNotice) {
@@ -332,7 +343,7 @@ where
         }
         let failure = appended.error.map(|error| error.to_string());
         let now_ms = self.clock.elapsed_ms();
-        let written_count = self.engine.borrow_mut().written(
+        let written = self.engine.borrow_mut().written(
             batch,
             appended.first,
             appended.count,
@@ -340,7 +351,7 @@ where
             now_ms,
         );
         *self.current_commit.borrow_mut() = None;
-        commit.finish(written_count);
+        commit.finish(written);
         Ok(())
     }
 
@@ -363,7 +374,7 @@ where
                         tracing::error!("{why}. No payment is accepted until that works again");
                     }
                     if let Some(commit) = commit {
-                        commit.finish(0);
+                        commit.finish(Written::default());
                     }
                 }
             }
@@ -403,8 +414,7 @@ where
     /// came of them is on the disk; at most as long as the limit. A call that is still in flight then
     /// is in doubt, and resolved after the next start.
     pub async fn stop(&self, limit: Duration) {
-        self.stopping.set(true);
-        self.engine.borrow_mut().pause();
+        self.engine.borrow_mut().stop();
         let all_done = async {
             while self.calls_count.get() > 0 {
                 self.calls_ended.notified().await;
@@ -432,7 +442,9 @@ where
 mod tests {
     use ledger::disk::memory::MemoryDisk;
     use ledger::journal::Position;
-    use ledger::journal::{HEADER_BYTES, JournalConfig, SEGMENT_BYTES_DEFAULT};
+    use ledger::journal::{
+        HEADER_BYTES, JournalConfig, RECORD_BYTES, SEGMENT_BYTES_DEFAULT, segment_file_name,
+    };
     use ledger::protocol::PurgeNotice;
     use tokio::task::{spawn_local, yield_now};
 
@@ -573,6 +585,26 @@ mod tests {
                 sleep(Duration::from_millis(1)).await;
             }
             assert_eq!(driver.accept(id, Cents::new(1)).await, Accepted::Yes);
+        });
+    }
+
+    #[test]
+    fn a_payment_that_a_purge_undid_while_it_was_synced_is_accepted_once_it_is_written_again() {
+        block_on(async {
+            let Fixture { driver, clients, store, disk } = fixture();
+            let id = CorrelationId::from_bytes([1; 16]);
+            let accepting = spawn_local({
+                let driver = Rc::clone(&driver);
+                async move { driver.accept(id, Cents::new(1)).await }
+            });
+            yield_now().await;
+            // The store has cut behind its record before its disk has answered.
+            let cut = Position { segment: 1, index: 1 };
+            driver.heard_store(StoreEvent::Purged(PurgeNotice { purge: 1, cut }));
+            driver.turn(&clients, &store).await.unwrap();
+            assert_eq!(accepting.await.unwrap(), Accepted::Yes);
+            let bytes = disk.bytes(&segment_file_name(1)).unwrap();
+            assert_eq!(bytes.len(), HEADER_BYTES + 2 * RECORD_BYTES);
         });
     }
 }

@@ -6,7 +6,7 @@ use ledger::journal::{Event, Position};
 use ledger::protocol::PurgeNotice;
 
 use super::Engine;
-use super::payment::{Key, Stage};
+use super::payment::{Key, Payment, Stage};
 
 /// The pause before a claim that the store refused is made again.
 const CLAIM_PAUSE_MS: u64 = 200;
@@ -19,7 +19,14 @@ pub(super) struct StoreLink {
     /// No claim is made before this time.
     pub claim_at_ms: u64,
     /// The last purge that the store told of.
-    pub purge: Option<u64>,
+    pub purge: Option<PurgeNotice>,
+}
+
+impl StoreLink {
+    /// What was accepted before this place is void, unless a processor may have it.
+    pub fn cut(&self) -> Position {
+        self.purge.map_or(Position::START, |notice| notice.cut)
+    }
 }
 
 impl Engine {
@@ -77,31 +84,55 @@ impl Engine {
         self.purged(notice);
     }
 
-    /// Takes in that the store is gone. What was decided stays decided. A pause lasts until the store
-    /// is back, because nobody else knows whether the purge was carried out.
+    /// Takes in that the store is gone. What was decided stays decided. A purge that was near stays so
+    /// until the store is back, because nobody else knows whether it was carried out.
     pub fn disconnected(&mut self) {
         self.store = StoreLink { purge: self.store.purge, ..StoreLink::default() };
     }
 
-    /// Sends nothing new until [`Engine::resume`] or [`Engine::purged`]. What was prepared to be
-    /// sent is sent.
-    pub fn pause(&mut self) {
-        self.paused = true;
+    /// Sends nothing new until [`Engine::purge_aborted`] or [`Engine::purged`]. What was prepared to
+    /// be sent is sent.
+    pub fn prepare_purge(&mut self) {
+        self.purge_is_near = true;
     }
 
     /// Goes on after a purge that was not carried out.
-    pub fn resume(&mut self) {
-        self.paused = false;
+    pub fn purge_aborted(&mut self) {
+        self.purge_is_near = false;
     }
 
     /// Goes on after a purge that was carried out.
     pub fn purged(&mut self, notice: PurgeNotice) {
+        self.keep_survivors(notice.cut);
         self.drop_void(notice.cut);
-        if self.store.purge.is_some_and(|purge| purge != notice.purge) {
+        if self.store.purge.is_some_and(|before| before.purge != notice.purge) {
             self.known.forget_closed();
         }
-        self.store.purge = Some(notice.purge);
-        self.paused = false;
+        self.store.purge = Some(notice);
+        self.purge_is_near = false;
+    }
+
+    /// Whether a known payment may be void without the engine having heard of it: a purge is near, or
+    /// the payment is from before the engine's time and the store has not greeted it yet.
+    pub(super) fn may_be_void(&self, open: Option<&Payment>) -> bool {
+        let stays = open
+            .is_some_and(|payment| payment.stage == Stage::Writing || payment.may_be_recorded());
+        let is_unchecked = self.store.purge.is_none()
+            && open.is_some_and(|payment| payment.accepted < self.taken_up);
+        !stays && (self.purge_is_near || is_unchecked)
+    }
+
+    /// Binds every payment that was at a processor at the cut to that processor. The store takes its
+    /// id for taken from then on, so it must never become free again, here or after a new start.
+    fn keep_survivors(&mut self, cut: Position) {
+        for key in self.payments.keys() {
+            if let Some(payment) = self.payments.get_mut(key)
+                && let Stage::Sent(processor) = payment.stage
+                && payment.accepted < cut
+            {
+                payment.doubt = Some(processor);
+            }
+        }
     }
 
     /// Drops every payment that was accepted before the cut and that no processor may have.

@@ -29,8 +29,8 @@ use ledger::{Cents, CorrelationId, Processor, TimestampMs};
 pub use payment::{Key, Stage};
 use payment::{Payment, Payments};
 pub use sending::LOOKUPS_MAX;
-pub use writing::Batch;
 use writing::Failure;
+pub use writing::{Batch, Written};
 
 use crate::router::{Router, RouterConfig};
 
@@ -54,6 +54,8 @@ pub enum Accept {
     Known,
     /// It is being written for someone else. Ask again after the next batch is written.
     Wait,
+    /// It was accepted before, and that may be void by a purge. Ask again after the store's next word.
+    Unsure,
     /// The id was accepted before with this other amount.
     Conflict(Cents),
     /// There is no room for another open payment.
@@ -148,8 +150,14 @@ pub struct Engine {
     open_by_segment: BTreeMap<u32, usize>,
     /// All records before this place survive what they are meant to survive.
     committed: Position,
+    /// The end of the journal when the engine took it up.
+    taken_up: Position,
     store: StoreLink,
-    paused: bool,
+    /// A purge was asked for, and the store has not said yet what came of it.
+    purge_is_near: bool,
+    /// Calls that left nothing behind, and came back while a purge was near.
+    freed_meanwhile: Vec<(Call, CallOutcome)>,
+    stopped: bool,
     failure: Option<Failure>,
 }
 
@@ -179,8 +187,11 @@ impl Engine {
             calls: Vec::new(),
             open_by_segment: BTreeMap::new(),
             committed,
+            taken_up: committed,
             store: StoreLink::default(),
-            paused: false,
+            purge_is_near: false,
+            freed_meanwhile: Vec::new(),
+            stopped: false,
             failure: None,
         };
         for payment in open {
@@ -218,10 +229,13 @@ impl Engine {
     /// Takes a payment in, to be written with the next batch.
     pub fn accept(&mut self, id: CorrelationId, amount: Cents, now_ms: u64) -> Accept {
         if let Some(known) = self.known.get(id) {
+            let open = known.open.and_then(|key| self.payments.get(key));
+            if self.may_be_void(open) {
+                return Accept::Unsure;
+            }
             if known.amount != amount {
                 return Accept::Conflict(known.amount);
             }
-            let open = known.open.and_then(|key| self.payments.get(key));
             if open.is_some_and(|payment| payment.stage == Stage::Writing) {
                 return Accept::Wait;
             }
@@ -250,6 +264,11 @@ impl Engine {
         self.pending.push((key, id, amount, Event::Accepted));
         self.pending_accepts_count += 1;
         Accept::Writing(Ticket(self.pending_accepts_count - 1))
+    }
+
+    /// Sends nothing new any more. What was prepared to be sent is sent.
+    pub fn stop(&mut self) {
+        self.stopped = true;
     }
 }
 

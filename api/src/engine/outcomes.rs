@@ -80,24 +80,30 @@ impl Engine {
     ) {
         match outcome {
             CallOutcome::Recorded => self.settle(call, call.amount, requested_at),
-            CallOutcome::NotRecorded { status } => {
-                if self.is_in_doubt(call.key) {
-                    self.doubt(call, now_ms);
-                } else {
-                    self.set_free(call, status);
-                }
+            CallOutcome::NotRecorded { .. } | CallOutcome::Refused { .. }
+                if self.is_in_doubt(call.key) =>
+            {
+                self.doubt(call, now_ms);
             }
-            CallOutcome::Refused { status } => {
-                if self.is_in_doubt(call.key) {
-                    self.doubt(call, now_ms);
-                } else {
-                    self.refuse(call, status);
-                }
+            // Whether the payment was at the processor at the cut decides what becomes of it.
+            CallOutcome::NotRecorded { .. } | CallOutcome::Refused { .. } if self.purge_is_near => {
+                self.freed_meanwhile.push((*call, outcome));
             }
+            CallOutcome::NotRecorded { status } => self.set_free(call, status),
+            CallOutcome::Refused { status } => self.refuse(call, status),
             CallOutcome::AlreadyRecorded
             | CallOutcome::Found { .. }
             | CallOutcome::Absent
             | CallOutcome::Unknown => self.doubt(call, now_ms),
+        }
+    }
+
+    /// Makes up for what had to wait for the end of a purge.
+    pub(super) fn set_free_those_of_meanwhile(&mut self, now_ms: u64) {
+        for (call, outcome) in std::mem::take(&mut self.freed_meanwhile) {
+            if let CallKind::Post { requested_at } = call.kind {
+                self.post_finished(&call, requested_at, outcome, now_ms);
+            }
         }
     }
 

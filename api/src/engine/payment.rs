@@ -35,13 +35,21 @@ pub struct Payment {
     pub waiting_since_ms: i64,
     /// Where it stands.
     pub stage: Stage,
-    /// A call was made of which nobody knows what it left behind, so it may only ever go to this
-    /// processor.
+    /// A call was made of which nobody knows what it left behind, or that was under way at a purge, so
+    /// it may only ever go to this processor.
     pub doubt: Option<Processor>,
     /// A processor that will never take it.
     pub refused_by: Option<Processor>,
     /// Attempts to resolve a doubt so far.
     pub attempts_count: u8,
+}
+
+impl Payment {
+    /// Whether a processor may have it, or get it by a call that is under way.
+    pub fn may_be_recorded(&self) -> bool {
+        let is_out = matches!(self.stage, Stage::Sent(_) | Stage::InDoubt(_) | Stage::LookingUp(_));
+        is_out || self.doubt.is_some()
+    }
 }
 
 /// The place of a payment among the open ones. It may name another payment after that is closed.

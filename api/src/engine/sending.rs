@@ -16,7 +16,11 @@ impl Engine {
     /// Decides what can be sent now, and prepares the records that must be written first. Gives the
     /// time at which to ask again even if nothing happens until then.
     pub fn pump(&mut self, now_ms: u64, now: TimestampMs) -> Option<u64> {
-        if self.paused {
+        if self.purge_is_near {
+            return None;
+        }
+        self.set_free_those_of_meanwhile(now_ms);
+        if self.stopped {
             return None;
         }
         let mut wake_ms = self.look_up(now_ms);

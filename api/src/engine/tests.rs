@@ -92,7 +92,7 @@ impl Fixture {
         let failure = (count < batch.records.len()).then(|| "the disk is full".to_owned());
         let first = self.end();
         self.journal.extend(&batch.records[..count]);
-        self.engine.written(batch, first, count, failure, self.now_ms)
+        self.engine.written(batch, first, count, failure, self.now_ms).accepts_count
     }
 
     fn decide(&mut self, losers: &[u8]) {
@@ -414,7 +414,7 @@ fn a_purge_drops_what_waits_and_keeps_what_a_processor_may_have() {
     fixture.accept(2);
     fixture.turn();
     assert!(fixture.calls.is_empty());
-    fixture.engine.pause();
+    fixture.engine.prepare_purge();
     fixture.now_ms = 500;
     fixture.turn();
     assert!(fixture.calls.is_empty(), "the probe is due, and nothing is sent during a purge");
@@ -437,7 +437,7 @@ fn a_purge_forgets_payments_that_were_closed() {
     let call = fixture.call();
     fixture.answer(&call, CallOutcome::Recorded);
     // The notice itself was lost with the connection; the next greeting tells.
-    fixture.engine.pause();
+    fixture.engine.prepare_purge();
     fixture.engine.disconnected();
     let cut = fixture.end();
     fixture.engine.connected(PurgeNotice { purge: 1, cut });
@@ -447,13 +447,139 @@ fn a_purge_forgets_payments_that_were_closed() {
 }
 
 #[test]
+fn a_payment_in_flight_at_a_purge_stays_with_its_processor_for_good() {
+    let refused = CallOutcome::Refused { status: 400 };
+    for outcome in [CallOutcome::NotRecorded { status: 500 }, refused] {
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.turn();
+        let call = fixture.call();
+        fixture.engine.prepare_purge();
+        let notice = PurgeNotice { purge: 1, cut: fixture.end() };
+        fixture.answer(&call, outcome);
+        fixture.engine.purged(notice);
+        fixture.turn();
+        // A record that sets it free would have it dropped after a new start.
+        assert_eq!(fixture.events(1), [Event::Accepted, dispatched(Default, 0)]);
+        fixture.engine.disconnected();
+        fixture.engine.connected(notice);
+        assert_eq!(fixture.accept(1), Accept::Known);
+        fixture.now_ms = 200;
+        fixture.turn();
+        let lookup = fixture.call();
+        fixture.answer(&lookup, CallOutcome::Absent);
+        let again = fixture.call();
+        assert_eq!(again.processor, Default);
+        fixture.answer(&again, CallOutcome::Recorded);
+        assert_eq!(fixture.last_event(1), settled(Default, 200));
+    }
+}
+
+#[test]
+fn a_payment_that_failed_before_a_purge_that_was_not_carried_out_is_free() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    let call = fixture.call();
+    fixture.engine.prepare_purge();
+    fixture.answer(&call, CallOutcome::NotRecorded { status: 500 });
+    fixture.engine.purge_aborted();
+    fixture.turn();
+    let failed = Event::Failed { processor: Default, status: 500 };
+    assert!(fixture.events(1).contains(&failed));
+}
+
+#[test]
+fn an_acceptance_that_was_being_written_at_a_purge_is_written_again() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    let batch = fixture.engine.take_batch(at(0)).unwrap();
+    let first = fixture.end();
+    fixture.journal.extend(&batch.records);
+    // It waits for the disk, another payment comes, and the store cuts.
+    fixture.accept(2);
+    fixture.engine.prepare_purge();
+    fixture.engine.purged(PurgeNotice { purge: 1, cut: fixture.end() });
+    let written = fixture.engine.written(batch, first, 1, None, 0);
+    assert_eq!(written, Written { accepts_count: 1, void_count: 1 });
+    assert_eq!(fixture.accept(1), Accept::Wait);
+    assert_eq!(fixture.write(usize::MAX), 2);
+    assert_eq!(fixture.accept(1), Accept::Known);
+    let ids: Vec<_> = fixture.journal.iter().map(|record| record.id).collect();
+    assert_eq!(ids, [id(1), id(2), id(1)]);
+    assert_eq!(fixture.accept(3), Accept::Writing(Ticket(0)));
+}
+
+#[test]
+fn what_may_be_void_is_not_called_known() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::Recorded);
+    fixture.accept(2);
+    fixture.turn();
+    fixture.open_breaker(Default);
+    fixture.accept(3);
+    fixture.turn();
+    fixture.engine.prepare_purge();
+    assert_eq!(fixture.accept(1), Accept::Unsure, "settled");
+    assert_eq!(fixture.accept(2), Accept::Known, "in flight");
+    assert_eq!(fixture.accept(3), Accept::Unsure, "waiting");
+    assert_eq!(fixture.engine.accept(id(3), Cents::new(1), 0), Accept::Unsure);
+    fixture.engine.purge_aborted();
+    assert_eq!(fixture.accept(1), Accept::Known);
+    assert_eq!(fixture.accept(3), Accept::Known);
+}
+
+#[test]
+fn what_was_recovered_is_not_called_known_before_the_store_has_told_of_purges() {
+    let open = OpenPayment {
+        id: id(1),
+        amount: Cents::new(1990),
+        accepted: Position::START,
+        accepted_at: at(0),
+        in_doubt: None,
+    };
+    let dispatch = Dispatch { processor: Default, requested_at: at(0) };
+    let in_doubt = OpenPayment { id: id(2), in_doubt: Some(dispatch), ..open };
+    let end = Position { segment: 1, index: 3 };
+    let recovered = || Engine::new(CONFIG, &[open, in_doubt], end, 0, at(0));
+    let accept = |engine: &mut Engine, number| engine.accept(id(number), Cents::new(1990), 0);
+
+    let mut engine = recovered();
+    assert_eq!(accept(&mut engine, 1), Accept::Unsure);
+    assert_eq!(accept(&mut engine, 2), Accept::Known, "a processor may have it");
+    engine.connected(NO_PURGE);
+    assert_eq!(accept(&mut engine, 1), Accept::Known);
+
+    let mut engine = recovered();
+    engine.connected(PurgeNotice { purge: 1, cut: end });
+    assert!(matches!(accept(&mut engine, 1), Accept::Writing(_)), "it is void");
+}
+
+#[test]
+fn a_duplicate_that_is_closed_after_a_purge_is_not_known() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.engine.pump(0, at(0));
+    fixture.write(usize::MAX);
+    fixture.decide(&[1]);
+    fixture.engine.prepare_purge();
+    fixture.engine.purged(PurgeNotice { purge: 1, cut: fixture.end() });
+    fixture.turn();
+    assert_eq!(fixture.last_event(1), Event::Duplicate);
+    assert!(matches!(fixture.accept(1), Accept::Writing(_)));
+}
+
+#[test]
 fn a_pause_lasts_until_the_store_is_back() {
     let mut fixture = Fixture::new();
     fixture.accept(1);
     fixture.engine.pump(0, at(0));
     fixture.write(usize::MAX);
     fixture.decide(&[]);
-    fixture.engine.pause();
+    fixture.engine.prepare_purge();
     fixture.engine.disconnected();
     fixture.turn();
     assert!(fixture.calls.is_empty());

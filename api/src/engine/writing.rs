@@ -17,6 +17,16 @@ pub struct Batch {
     keys: Vec<Key>,
 }
 
+/// What became of the acceptances in a batch. Their tickets count them from the first on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Written {
+    /// How many are in the journal.
+    pub accepts_count: u32,
+    /// How many of these a purge has made void while they were written. They are a part of the next
+    /// batch, and not accepted before that is written.
+    pub void_count: u32,
+}
+
 /// The journal cannot be written.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -50,7 +60,7 @@ impl Engine {
     }
 
     /// Takes in that the first `count` records of a batch are in the journal from `first` on, and
-    /// why the others are not. Gives how many acceptances were written.
+    /// why the others are not.
     pub fn written(
         &mut self,
         batch: Batch,
@@ -58,13 +68,16 @@ impl Engine {
         count: usize,
         failure: Option<String>,
         now_ms: u64,
-    ) -> u32 {
-        let mut accepts_count = 0;
+    ) -> Written {
+        let mut written = Written::default();
         let mut unwritten = Vec::new();
         let items = batch.records.into_iter().zip(batch.keys).zip(0..);
         for ((record, key), index) in items {
             if (index as usize) < count {
-                accepts_count += u32::from(record.event == Event::Accepted);
+                if record.event == Event::Accepted {
+                    written.accepts_count += 1;
+                    written.void_count += u32::from(first.plus(index) < self.store.cut());
+                }
                 self.record_written(key, &record, first.plus(index));
             } else if let Some(kept) = self.record_unwritten(key, &record) {
                 unwritten.push(kept);
@@ -77,7 +90,7 @@ impl Engine {
         unwritten.append(&mut self.pending);
         self.pending = unwritten;
         self.note_failure(failure, now_ms);
-        accepts_count
+        written
     }
 
     fn note_failure(&mut self, failure: Option<String>, now_ms: u64) {
@@ -95,6 +108,10 @@ impl Engine {
 
     fn record_written(&mut self, key: Key, record: &PaymentRecord, position: Position) {
         match record.event {
+            Event::Accepted if position < self.store.cut() => {
+                self.pending.push((key, record.id, record.amount, Event::Accepted));
+                self.pending_accepts_count += 1;
+            }
             Event::Accepted => {
                 if let Some(payment) = self.payments.get_mut(key) {
                     payment.accepted = position;
@@ -110,8 +127,14 @@ impl Engine {
             }
             Event::Failed { .. } => {}
             Event::Settled { .. } | Event::Refused { .. } | Event::Duplicate => {
-                if let Some(payment) = self.close(key) {
-                    self.known.close(payment.id);
+                let cut = self.store.cut();
+                match self.close(key) {
+                    // The payment that it was a duplicate of is void as well.
+                    Some(payment) if record.event == Event::Duplicate && payment.accepted < cut => {
+                        self.known.forget(payment.id);
+                    }
+                    Some(payment) => self.known.close(payment.id),
+                    None => {}
                 }
             }
         }

@@ -80,6 +80,9 @@ impl Api {
                 );
                 error(StatusCode::CONFLICT, &sentence)
             }
+            Accepted::Unsure => {
+                unavailable("whether this payment was purged is not known at the moment")
+            }
             Accepted::Full => unavailable("too many payments are waiting to be settled"),
             Accepted::Failing(why) => unavailable(&format!("no payment can be accepted: {why}")),
         }
