@@ -12,6 +12,7 @@ use std::time::Duration;
 use ledger::protocol::{FrameBuffer, Request};
 use ledger::socket::check_peer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -29,6 +30,9 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const READ_BYTES: usize = 64 << 10;
+
+/// Bytes of replies that may wait for a peer to read them; with more, nothing more is read from it.
+const OUTBOX_BYTES_MAX: usize = 1 << 20;
 
 /// Why the store ended.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +72,9 @@ struct Shared {
 struct Outbox {
     bytes: RefCell<Vec<u8>>,
     filled: Notify,
+    /// Bytes that were taken out last and are being written.
+    writing_count: Cell<usize>,
+    written: Notify,
 }
 
 /// Answers on the listener until `shutdown` is done or the books cannot be kept any more. Must run
@@ -132,31 +139,61 @@ async fn converse(shared: Rc<Shared>, mut stream: UnixStream) {
     shared.deliver(left);
 }
 
-/// Reads requests and writes replies, until the other end closes.
+/// Reads requests and writes replies at the same time, until the other end closes. A peer that
+/// writes before it reads is read from meanwhile, and one that reads late is written to.
 async fn exchange(
     shared: &Rc<Shared>,
     connection: ConnectionNumber,
     stream: &mut UnixStream,
     outbox: &Outbox,
 ) -> io::Result<()> {
+    let (reader, writer) = stream.split();
+    tokio::select! {
+        ended = read_requests(shared, connection, reader, outbox) => ended,
+        ended = write_replies(writer, outbox) => ended,
+    }
+}
+
+async fn read_requests(
+    shared: &Rc<Shared>,
+    connection: ConnectionNumber,
+    mut reader: ReadHalf<'_>,
+    outbox: &Outbox,
+) -> io::Result<()> {
     let mut frames = FrameBuffer::default();
     let mut bytes = vec![0; READ_BYTES];
     loop {
-        let replies = std::mem::take(&mut *outbox.bytes.borrow_mut());
-        if !replies.is_empty() {
-            stream.write_all(&replies).await?;
-            continue;
-        }
-        tokio::select! {
-            count = stream.read(&mut bytes) => match count? {
-                0 => return Ok(()),
-                count => frames.extend(&bytes[..count]),
-            },
-            () = outbox.filled.notified() => continue,
+        match reader.read(&mut bytes).await? {
+            0 => return Ok(()),
+            count => frames.extend(&bytes[..count]),
         }
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         while let Some((number, request)) = frames.next_request().map_err(invalid)? {
             shared.handle(connection, number, request);
+            outbox.room().await;
+        }
+    }
+}
+
+async fn write_replies(mut writer: WriteHalf<'_>, outbox: &Outbox) -> io::Result<()> {
+    loop {
+        let replies = std::mem::take(&mut *outbox.bytes.borrow_mut());
+        if replies.is_empty() {
+            outbox.filled.notified().await;
+            continue;
+        }
+        outbox.writing_count.set(replies.len());
+        writer.write_all(&replies).await?;
+        outbox.writing_count.set(0);
+        outbox.written.notify_one();
+    }
+}
+
+impl Outbox {
+    /// Waits while too much waits to be written.
+    async fn room(&self) {
+        while self.writing_count.get() + self.bytes.borrow().len() > OUTBOX_BYTES_MAX {
+            self.written.notified().await;
         }
     }
 }

@@ -214,6 +214,52 @@ fn nonsense_ends_its_own_line_and_no_other() {
     assert_eq!(good.ask(Request::Summarize(RangeMs::ALL)), summary);
 }
 
+/// A peer that asks a lot before it reads the first answer gets them all.
+#[test]
+fn a_peer_that_writes_before_it_reads_does_not_stop_the_line() {
+    const COUNT: u32 = 20_000;
+    let site = Site::start();
+    let mut line = site.instance(1);
+    line.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut questions = Vec::new();
+    for number in 1..=COUNT {
+        Request::Summarize(RangeMs::ALL).encode(number, &mut questions);
+    }
+    line.stream.write_all(&questions).unwrap();
+    for number in 1..=COUNT {
+        let summary = Response::Summary([Totals::default(); 2]);
+        assert_eq!(line.hear(), Some((number, summary)));
+    }
+}
+
+/// What a peer does not read is not kept for it without limit, and nothing of it is lost.
+#[test]
+fn a_peer_that_never_reads_is_not_read_from_for_ever() {
+    const QUESTIONS_BYTES: usize = 8 << 20;
+    let site = Site::start();
+    let mut line = site.instance(1);
+    line.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut questions = Vec::new();
+    let mut ends = Vec::new();
+    while questions.len() < QUESTIONS_BYTES {
+        let number = u32::try_from(ends.len()).unwrap() + 1;
+        Request::Summarize(RangeMs::ALL).encode(number, &mut questions);
+        ends.push(questions.len());
+    }
+    let mut written = 0;
+    while let Ok(count) = line.stream.write(&questions[written..]) {
+        written += count;
+        assert!(written < QUESTIONS_BYTES, "all was read");
+    }
+    for (number, _) in (1..).zip(ends.iter().filter(|end| **end <= written)) {
+        let summary = Response::Summary([Totals::default(); 2]);
+        assert_eq!(line.hear(), Some((number, summary)));
+    }
+    // Others are served as ever.
+    let summary = Response::Summary([Totals::default(); 2]);
+    assert_eq!(site.instance(2).ask(Request::Summarize(RangeMs::ALL)), summary);
+}
+
 #[test]
 fn a_purge_waits_until_every_instance_has_agreed() {
     let site = Site::start();
