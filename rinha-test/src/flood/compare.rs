@@ -113,15 +113,21 @@ impl Books {
         [0, 1].into_iter().all(|side: usize| self.ours[side].amount == self.processors[side].amount)
     }
 
-    /// What is to be compared: the whole books, or what has come since `before` where they differed
-    /// even then and still do.
+    /// Whether a processor has fewer payments than we say that it settled.
+    #[must_use]
+    pub fn processor_forgot(&self) -> bool {
+        [0, 1].into_iter().any(|side: usize| self.processors[side].count < self.ours[side].count)
+    }
+
+    /// What is to be compared: the whole books, or what has come since `before` where a processor
+    /// had forgotten payments even then, and the books still differ.
     #[must_use]
     pub fn to_compare(&self, before: &Self) -> Self {
         let increase = |after: Totals, before: Totals| Totals {
             count: after.count.saturating_sub(before.count),
             amount: Cents::new(after.amount.get() - before.amount.get()),
         };
-        if before.are_equal() || self.are_equal() {
+        if !before.processor_forgot() || self.are_equal() {
             return *self;
         }
         let increases = |after: [Totals; 2], before: [Totals; 2]| {
@@ -254,7 +260,8 @@ mod tests {
         assert!(!books(9, 5).to_compare(&before).are_equal());
         // Ours were only late.
         assert!(books(12, 12).to_compare(&before).are_equal());
-        // Books that were equal have no excuse.
+        // Neither books that were equal have an excuse, nor those that have too much.
+        assert!(!books(4, 9).to_compare(&books(2, 7)).are_equal());
         assert!(!books(9, 4).to_compare(&books(5, 5)).are_equal());
     }
 }

@@ -143,10 +143,10 @@ pub fn run(settings: &FloodSettings) -> Result<FloodReport, FloodError> {
             .map(|url| ProcessorAdmin::new(url, &settings.token)),
     };
     let before = bookkeepers.read()?;
-    if !before.are_equal() {
+    if before.processor_forgot() {
         eprintln!(
-            "the books differ before the flood, as after a restart of a simulator, which forgets \
-             its own; what comes from now on is compared"
+            "a processor has fewer payments than the router says, as a simulator that was started \
+             again; what comes from now on is compared"
         );
     }
     let sent = post_all(settings, payments)?;
