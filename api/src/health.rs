@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ledger::clock;
+use ledger::disk::folder::{FolderLock, lock_file};
 use ledger::json::object;
 use ledger::{Processor, TimestampMs};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ use crate::router::Health;
 
 /// How often an instance that does not ask looks for news.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The least pause between two rounds of questions.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// An answer that takes longer is worth nothing.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -74,18 +77,24 @@ impl HealthWatch {
         let mut known: Reports = [None, None];
         let mut lease = None;
         while !self.news.is_closed() {
-            if lease.is_none() {
-                lease = ledger::disk::folder::lock_file(&self.folder.join("lease")).ok();
-                if lease.is_some() {
-                    tracing::debug!("this instance asks the processors for their health");
-                }
+            self.round(&mut lease, &mut known);
+            std::thread::sleep(self.pause(lease.is_some(), &known));
+        }
+    }
+
+    /// Asks, or reads what the holder of the lease has published. A holder knows better itself: its
+    /// last reports may be the ones that it could not publish.
+    fn round(&self, lease: &mut Option<FolderLock>, known: &mut Reports) {
+        if lease.is_none() {
+            *lease = lock_file(&self.folder.join("lease")).ok();
+            if lease.is_some() {
+                tracing::debug!("this instance asks the processors for their health");
             }
             let published = read(&self.folder.join("state"));
-            self.tell_news(&mut known, published);
-            if lease.is_some() {
-                self.ask_all(&mut known);
-            }
-            std::thread::sleep(self.pause(lease.is_some(), &known));
+            self.tell_news(known, published);
+        }
+        if lease.is_some() {
+            self.ask_all(known);
         }
     }
 
@@ -109,8 +118,9 @@ impl HealthWatch {
     /// Asks every processor whose interval is over, and publishes what they say.
     fn ask_all(&self, known: &mut Reports) {
         let mut reports = *known;
-        let now = clock::now();
         for processor in Processor::ALL {
+            // The question before may have taken a while.
+            let now = clock::now();
             if !self.is_due(reports[processor.index()], now) {
                 continue;
             }
@@ -149,7 +159,7 @@ impl HealthWatch {
             }
         };
         let next = known.iter().map(due_in).min().unwrap_or(self.interval);
-        next.clamp(Duration::from_millis(10), self.interval)
+        next.min(self.interval).max(PAUSE_MIN)
     }
 }
 
@@ -251,6 +261,59 @@ mod tests {
             assert!(watch.pause(true, &known) > Duration::from_mins(50));
         }
         assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_published_is_told_once_and_not_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((default, count), (fallback, _)) = (processor(), processor());
+        let (news, mut listener) = unbounded_channel();
+        let interval = Duration::from_hours(1);
+        let targets = [default, fallback];
+        let watch = HealthWatch { folder: folder.path().to_owned(), targets, interval, news };
+        let answer = Some(Answer { failing: true, min_response_time: 1 });
+        let old = Some(Report { asked_at: 0, answer });
+        publish(folder.path(), &[old, old]).unwrap();
+        // A folder stands where the next state would be written.
+        fs::create_dir(folder.path().join("state.new")).unwrap();
+        let (mut lease, mut known) = (None, [None, None]);
+        for _ in 0..3 {
+            watch.round(&mut lease, &mut known);
+        }
+        let mut told_count = 0;
+        while listener.try_recv().is_ok() {
+            told_count += 1;
+        }
+        assert_eq!(told_count, 4, "the old news and the new, of both processors");
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn the_time_that_one_processor_takes_is_not_taken_from_the_other_ones_window() {
+        let folder = tempfile::tempdir().unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let default = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let (fallback, _) = processor();
+        let (news, _listener) = unbounded_channel();
+        let interval = Duration::from_hours(1);
+        let targets = [default, fallback];
+        let watch = HealthWatch { folder: folder.path().to_owned(), targets, interval, news };
+        let mut known = [None, None];
+        watch.ask_all(&mut known);
+        let [default, fallback] = known.map(|report: Option<Report>| report.unwrap().asked_at);
+        let timeout_ms = i64::try_from(CHECK_TIMEOUT.as_millis()).unwrap();
+        assert!(fallback - default >= timeout_ms - 1, "{default} and {fallback}");
+    }
+
+    #[test]
+    fn the_shortest_interval_is_a_pause_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let nobody: Target = "http://127.0.0.1:1".parse().unwrap();
+        let (news, _listener) = unbounded_channel();
+        let interval = Duration::from_millis(1);
+        let targets = [nobody.clone(), nobody];
+        let watch = HealthWatch { folder: folder.path().to_owned(), targets, interval, news };
+        assert_eq!(watch.pause(true, &[None, None]), PAUSE_MIN);
     }
 
     #[test]
