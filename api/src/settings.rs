@@ -168,6 +168,7 @@ impl Settings for ApiSettings {
             ("body-bytes-max", self.body_bytes_max as u64),
             ("call-timeout-ms", self.call_timeout_ms),
             ("connect-timeout-ms", self.connect_timeout_ms),
+            ("slow-ms", self.slow_ms),
             ("health-interval-ms", self.health_interval_ms),
             ("sync-interval-ms", self.sync_interval_ms),
             ("request-timeout-ms", self.request_timeout_ms),
@@ -177,7 +178,7 @@ impl Settings for ApiSettings {
                 return Err(format!("--{name} must be at least 1"));
             }
         }
-        if self.connections_max >= 1 << 31 || self.backlog_max >= 1 << 32 {
+        if self.connections_max >= 1 << 31 || self.backlog_max >= 1 << 31 {
             return Err("--connections-max and --backlog-max must be below 2^31".to_owned());
         }
         Ok(())
@@ -283,6 +284,8 @@ mod tests {
             (&["--default-fee=101"], "--default-fee must be"),
             (&["--segment-bytes=10"], "--segment-bytes must be"),
             (&["--backlog-max=0"], "--backlog-max must be at least 1"),
+            (&["--backlog-max=2147483648"], "must be below 2^31"),
+            (&["--slow-ms=0"], "--slow-ms must be at least 1"),
             (&["--head-bytes-max=100"], "--head-bytes-max must be"),
         ] {
             let error = settings(arguments).check().unwrap_err();

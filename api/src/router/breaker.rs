@@ -84,12 +84,11 @@ impl Breaker {
     }
 
     /// The processor says that it is well, so a probe need not wait. The breaker closes only once a
-    /// call has succeeded, so this never changes that: false.
-    pub fn encourage(&mut self, now_ms: u64) -> bool {
+    /// call has succeeded.
+    pub fn encourage(&mut self, now_ms: u64) {
         if let BreakerState::Open { probe_at_ms } = &mut self.state {
             *probe_at_ms = now_ms.min(*probe_at_ms);
         }
-        false
     }
 
     fn open(&mut self, now_ms: u64) -> bool {

@@ -216,7 +216,11 @@ impl Router {
     pub fn heard(&mut self, processor: Processor, now_ms: u64, health: Health) -> bool {
         let state = self.state(processor);
         state.latency_ms = float(health.min_response_ms);
-        if health.failing { state.breaker.trip(now_ms) } else { state.breaker.encourage(now_ms) }
+        if health.failing {
+            return state.breaker.trip(now_ms);
+        }
+        state.breaker.encourage(now_ms);
+        false
     }
 
     /// The state of a processor's breaker.
