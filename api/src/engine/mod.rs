@@ -28,7 +28,7 @@ use ledger::journal::{Event, OpenPayment, Position};
 use ledger::{Cents, CorrelationId, Processor, TimestampMs};
 pub use payment::{Key, Stage};
 use payment::{Payment, Payments};
-pub use sending::LOOKUPS_MAX;
+pub use sending::{LOOKUPS_MAX, LOOKUPS_MAX_WHILE_FAILING};
 use writing::Failure;
 pub use writing::{Batch, Written};
 
@@ -138,9 +138,10 @@ pub struct Engine {
     ready: VecDeque<Key>,
     /// Free to be sent to one processor only, by [`Processor::index`].
     pinned: [VecDeque<Key>; 2],
-    /// In doubt, by when it is to be looked into.
-    doubts: BinaryHeap<Reverse<(u64, Key)>>,
-    lookups_count: usize,
+    /// In doubt at a processor, by when it is to be looked into; by [`Processor::index`].
+    doubts: [BinaryHeap<Reverse<(u64, Key)>>; 2],
+    /// Look-ups under way, by [`Processor::index`].
+    lookups_counts: [usize; 2],
     /// Records to be written next.
     pending: Vec<(Key, CorrelationId, Cents, Event)>,
     /// Acceptances among them.
@@ -180,8 +181,8 @@ impl Engine {
             undecided: VecDeque::new(),
             ready: VecDeque::new(),
             pinned: [VecDeque::new(), VecDeque::new()],
-            doubts: BinaryHeap::new(),
-            lookups_count: 0,
+            doubts: [BinaryHeap::new(), BinaryHeap::new()],
+            lookups_counts: [0, 0],
             pending: Vec::new(),
             pending_accepts_count: 0,
             calls: Vec::new(),
@@ -215,7 +216,7 @@ impl Engine {
         self.known.open(open.id, open.amount, key);
         *self.open_by_segment.entry(open.accepted.segment).or_default() += 1;
         match doubt {
-            Some(_) => self.doubts.push(Reverse((now_ms, key))),
+            Some(processor) => self.doubts[processor.index()].push(Reverse((now_ms, key))),
             None => self.undecided.push_back(key),
         }
     }

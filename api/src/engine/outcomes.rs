@@ -34,7 +34,7 @@ impl Engine {
                 self.post_finished(call, requested_at, outcome, now_ms);
             }
             CallKind::Lookup => {
-                self.lookups_count -= 1;
+                self.lookups_counts[call.processor.index()] -= 1;
                 self.lookup_finished(call, outcome, now_ms);
             }
         }
@@ -177,16 +177,12 @@ impl Engine {
             payment.attempts_count = payment.attempts_count.saturating_add(1);
             (DOUBT_PAUSE_MS << doublings).min(DOUBT_PAUSE_MS_MAX)
         };
-        self.doubts.push(Reverse((now_ms + pause_ms, call.key)));
+        self.doubts[call.processor.index()].push(Reverse((now_ms + pause_ms, call.key)));
     }
 
     /// A processor is back: what is in doubt there is looked into now.
     fn hasten_doubts(&mut self, processor: Processor, now_ms: u64) {
-        let doubts = std::mem::take(&mut self.doubts);
-        for Reverse((due_ms, key)) in doubts {
-            let is_there =
-                self.payments.get(key).is_some_and(|p| p.stage == Stage::InDoubt(processor));
-            self.doubts.push(Reverse((if is_there { now_ms } else { due_ms }, key)));
-        }
+        let doubts = &mut self.doubts[processor.index()];
+        *doubts = doubts.drain().map(|Reverse((_, key))| Reverse((now_ms, key))).collect();
     }
 }

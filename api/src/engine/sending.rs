@@ -7,10 +7,12 @@ use ledger::{Processor, TimestampMs};
 
 use super::payment::{Key, Stage};
 use super::{Call, CallKind, Engine, signed};
-use crate::router::{Backlog, Decision};
+use crate::router::{Backlog, BreakerState, Decision};
 
-/// Look-ups under way at a time.
+/// Look-ups under way at a time at one processor.
 pub const LOOKUPS_MAX: usize = 64;
+/// The same while its breaker is open: most of them would only wait for their time-out.
+pub const LOOKUPS_MAX_WHILE_FAILING: usize = 4;
 
 impl Engine {
     /// Decides what can be sent now, and prepares the records that must be written first. Gives the
@@ -23,8 +25,9 @@ impl Engine {
         if self.stopped {
             return None;
         }
-        let mut wake_ms = self.look_up(now_ms);
+        let mut wake_ms = None;
         for processor in Processor::ALL {
+            wake_ms = earlier(wake_ms, self.look_up(processor, now_ms));
             let hold_ms = self.send_pinned(processor, now_ms, now);
             wake_ms = earlier(wake_ms, hold_ms);
         }
@@ -36,20 +39,27 @@ impl Engine {
         wake_ms
     }
 
-    /// Begins the look-ups that are due.
-    fn look_up(&mut self, now_ms: u64) -> Option<u64> {
-        while let Some(Reverse((due_ms, key))) = self.doubts.peek().copied() {
+    /// Begins the look-ups that are due at a processor.
+    fn look_up(&mut self, processor: Processor, now_ms: u64) -> Option<u64> {
+        let lookups_max = match self.router.breaker(processor) {
+            BreakerState::Closed => LOOKUPS_MAX,
+            BreakerState::Open { .. } | BreakerState::HalfOpen => LOOKUPS_MAX_WHILE_FAILING,
+        };
+        let index = processor.index();
+        while let Some(Reverse((due_ms, key))) = self.doubts[index].peek().copied() {
             if due_ms > now_ms {
                 return Some(due_ms);
             }
-            if self.lookups_count >= LOOKUPS_MAX {
+            if self.lookups_counts[index] >= lookups_max {
                 return None;
             }
-            self.doubts.pop();
+            self.doubts[index].pop();
             let Some(payment) = self.payments.get_mut(key) else { continue };
-            let Stage::InDoubt(processor) = payment.stage else { continue };
+            if payment.stage != Stage::InDoubt(processor) {
+                continue;
+            }
             payment.stage = Stage::LookingUp(processor);
-            self.lookups_count += 1;
+            self.lookups_counts[index] += 1;
             let (id, amount) = (payment.id, payment.amount);
             self.calls.push(Call { key, id, amount, processor, kind: CallKind::Lookup });
         }

@@ -344,6 +344,36 @@ fn payments_that_the_journal_left_open_are_taken_up_again() {
 }
 
 #[test]
+fn a_processor_that_hangs_keeps_no_look_up_at_the_other_one_waiting() {
+    let open = |number: u8, processor| OpenPayment {
+        id: id(number),
+        amount: Cents::new(1990),
+        accepted: Position { segment: 1, index: u32::from(number) },
+        accepted_at: at(0),
+        in_doubt: Some(Dispatch { processor, requested_at: at(0) }),
+    };
+    let mut doubts: Vec<_> = (0..90).map(|number| open(number, Default)).collect();
+    doubts.extend((90..95).map(|number| open(number, Fallback)));
+    let count = |fixture: &Fixture, processor| {
+        fixture.calls.iter().filter(|call| call.processor == processor).count()
+    };
+
+    let mut fixture = Fixture::recovered(&doubts);
+    fixture.turn();
+    assert_eq!(count(&fixture, Default), LOOKUPS_MAX);
+    assert_eq!(count(&fixture, Fallback), 5);
+
+    let mut fixture = Fixture::recovered(&doubts);
+    fixture.open_breaker(Default);
+    fixture.turn();
+    assert_eq!(count(&fixture, Default), LOOKUPS_MAX_WHILE_FAILING);
+    assert_eq!(count(&fixture, Fallback), 5);
+    let lookup = fixture.calls.remove(0);
+    fixture.answer(&lookup, CallOutcome::Unknown);
+    assert_eq!(count(&fixture, Default), LOOKUPS_MAX_WHILE_FAILING, "the next one follows");
+}
+
+#[test]
 fn after_a_failed_write_nothing_is_sent_or_acknowledged_that_was_not_written() {
     for room in 0..4 {
         let mut fixture = Fixture::new();
