@@ -440,7 +440,11 @@ where
 
 #[cfg(test)]
 mod tests {
-    use ledger::disk::memory::MemoryDisk;
+    use std::io;
+
+    use crossbeam_channel::{Receiver, Sender, unbounded};
+    use ledger::disk::DiskFile;
+    use ledger::disk::memory::{MemoryDisk, MemoryFile, MemoryLock};
     use ledger::journal::Position;
     use ledger::journal::{
         HEADER_BYTES, JournalConfig, RECORD_BYTES, SEGMENT_BYTES_DEFAULT, segment_file_name,
@@ -456,15 +460,104 @@ mod tests {
     /// Enough for a driver that starves to be told from one that does not.
     const PAYMENTS_MAX: u8 = 200;
 
-    struct Fixture {
-        driver: Rc<Driver<MemoryDisk>>,
+    /// A disk in memory on which a sync lasts until it is let through.
+    #[derive(Clone)]
+    struct GatedDisk {
+        memory: MemoryDisk,
+        gate: Receiver<()>,
+    }
+
+    #[derive(Clone)]
+    struct GatedFile {
+        memory: MemoryFile,
+        gate: Receiver<()>,
+    }
+
+    impl GatedDisk {
+        fn new() -> (Self, Sender<()>) {
+            let (let_through, gate) = unbounded();
+            (Self { memory: MemoryDisk::new(), gate }, let_through)
+        }
+
+        fn gated(&self, memory: MemoryFile) -> GatedFile {
+            GatedFile { memory, gate: self.gate.clone() }
+        }
+    }
+
+    impl Disk for GatedDisk {
+        type File = GatedFile;
+        type Lock = MemoryLock;
+
+        fn describe(&self, name: &str) -> String {
+            self.memory.describe(name)
+        }
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.memory.names()
+        }
+
+        fn lock(&self) -> io::Result<MemoryLock> {
+            self.memory.lock()
+        }
+
+        fn create(&self, name: &str) -> io::Result<GatedFile> {
+            self.memory.create(name).map(|file| self.gated(file))
+        }
+
+        fn open(&self, name: &str) -> io::Result<GatedFile> {
+            self.memory.open(name).map(|file| self.gated(file))
+        }
+
+        fn open_read_only(&self, name: &str) -> io::Result<GatedFile> {
+            self.memory.open_read_only(name).map(|file| self.gated(file))
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.memory.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.memory.remove(name)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.memory.sync()
+        }
+    }
+
+    impl DiskFile for GatedFile {
+        fn size(&self) -> io::Result<u64> {
+            self.memory.size()
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            self.memory.read_at(offset, buffer)
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+            self.memory.write_at(offset, bytes)
+        }
+
+        fn truncate(&self, size: u64) -> io::Result<()> {
+            self.memory.truncate(size)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            // Whoever may let it through is gone at the end of a test.
+            let _ = self.gate.recv();
+            self.memory.sync()
+        }
+    }
+
+    struct Fixture<D: Disk> {
+        driver: Rc<Driver<D>>,
         clients: [Rc<ProcessorClient>; 2],
         store: Rc<StoreClient>,
-        disk: MemoryDisk,
+        disk: D,
     }
 
     /// A driver in disk mode whose store was connected and does not answer.
-    fn fixture() -> Fixture {
+    fn fixture<D: Disk + Send + 'static>(disk: D) -> Fixture<D> {
         let config = EngineConfig {
             backlog_max: 1000,
             recent_max: 10,
@@ -475,7 +568,6 @@ mod tests {
                 slow_ms: 1300,
             },
         };
-        let disk = MemoryDisk::new();
         let journal_config =
             JournalConfig { instance: 1, segment_bytes: SEGMENT_BYTES_DEFAULT, boot_id: [0; 16] };
         let (journal, _) =
@@ -494,10 +586,10 @@ mod tests {
         Fixture { driver, clients, store, disk }
     }
 
-    impl Fixture {
-        /// Takes a turn while a new payment comes in whenever all before are on their way to the
-        /// disk, until `is_done` or until there were many.
-        async fn turn_under_load(&self, is_done: impl Fn() -> bool) {
+    impl Fixture<GatedDisk> {
+        /// Takes a turn while a new payment comes in during each sync, until `is_done` or until there
+        /// were many.
+        async fn turn_under_load(&self, let_through: &Sender<()>, is_done: impl Fn() -> bool) {
             let load = async {
                 for number in 0..PAYMENTS_MAX {
                     while self.driver.engine.borrow().has_pending() {
@@ -508,6 +600,9 @@ mod tests {
                     }
                     let id = CorrelationId::from_bytes([number; 16]);
                     self.driver.engine.borrow_mut().accept(id, Cents::new(1), 0);
+                    if number > 0 {
+                        let_through.send(()).unwrap();
+                    }
                 }
             };
             tokio::select! {
@@ -528,22 +623,23 @@ mod tests {
     #[test]
     fn claims_are_made_while_payments_come_in_without_a_pause() {
         block_on(async {
-            let fixture = fixture();
+            let (disk, let_through) = GatedDisk::new();
+            let fixture = fixture(disk);
             let engine = &fixture.driver.engine;
             let is_claimed = || engine.borrow().claim_is_out();
-            fixture.turn_under_load(is_claimed).await;
+            fixture.turn_under_load(&let_through, is_claimed).await;
             assert!(is_claimed());
-            assert!(engine.borrow().open_count() < usize::from(PAYMENTS_MAX));
         });
     }
 
     #[test]
     fn a_purge_is_agreed_to_while_payments_come_in_without_a_pause() {
         block_on(async {
-            let fixture = fixture();
+            let (disk, let_through) = GatedDisk::new();
+            let fixture = fixture(disk);
             fixture.driver.heard_store(StoreEvent::PreparePurge);
             let is_agreed = || !fixture.driver.purge_is_near.get();
-            fixture.turn_under_load(is_agreed).await;
+            fixture.turn_under_load(&let_through, is_agreed).await;
             assert!(is_agreed());
         });
     }
@@ -551,7 +647,7 @@ mod tests {
     #[test]
     fn a_purge_is_not_agreed_to_while_something_cannot_be_written() {
         block_on(async {
-            let fixture = fixture();
+            let fixture = fixture(MemoryDisk::new());
             let id = CorrelationId::from_bytes([1; 16]);
             fixture.driver.engine.borrow_mut().accept(id, Cents::new(1), 0);
             fixture.driver.heard_store(StoreEvent::PreparePurge);
@@ -564,7 +660,7 @@ mod tests {
     #[test]
     fn after_a_failed_sync_none_counts_before_everything_is_written_again() {
         block_on(async {
-            let Fixture { driver, clients, store, disk } = fixture();
+            let Fixture { driver, clients, store, disk } = fixture(MemoryDisk::new());
             let driving = Rc::clone(&driver);
             spawn_local(async move { driving.run(&clients, &store).await });
             disk.set_sync_fails(true);
@@ -591,7 +687,7 @@ mod tests {
     #[test]
     fn a_payment_that_a_purge_undid_while_it_was_synced_is_accepted_once_it_is_written_again() {
         block_on(async {
-            let Fixture { driver, clients, store, disk } = fixture();
+            let Fixture { driver, clients, store, disk } = fixture(MemoryDisk::new());
             let id = CorrelationId::from_bytes([1; 16]);
             let accepting = spawn_local({
                 let driver = Rc::clone(&driver);
