@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use api::{ApiError, ApiSettings};
 use ledger::daemon::{
-    EXIT_DATA, EXIT_SOFTWARE, exit_code, settings, shutdown_signal, start_logging,
+    EXIT_DATA, EXIT_SOFTWARE, abort_on_panic, exit_code, settings, shutdown_signal, start_logging,
 };
 use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
     let settings: ApiSettings = settings();
     start_logging(settings.log);
+    abort_on_panic();
     let result = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

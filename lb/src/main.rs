@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 
 use lb::{LbError, LbSettings};
-use ledger::daemon::{EXIT_SOFTWARE, exit_code, settings, shutdown_signal, start_logging};
+use ledger::daemon::{
+    EXIT_SOFTWARE, abort_on_panic, exit_code, settings, shutdown_signal, start_logging,
+};
 use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
     let settings: LbSettings = settings();
     start_logging(settings.log);
+    abort_on_panic();
     let result = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

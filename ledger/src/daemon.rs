@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
@@ -132,6 +134,48 @@ pub fn start_logging(settings: LogSettings) {
     }
 }
 
+/// How many calls of [`expecting_panics`] are under way.
+static PANICS_EXPECTED: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on a panic of any thread is logged and aborts the process. What goes on after a panic
+/// may have done half of its work; a process that is started again takes it up from its journals.
+pub fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let (what, place) = (panic_message(panic.payload()), place(panic));
+        if PANICS_EXPECTED.load(Ordering::Relaxed) > 0 {
+            return tracing::warn!("a panic at {place}: {what}");
+        }
+        let trace = std::backtrace::Backtrace::capture();
+        tracing::error!("the process is given up because of a panic at {place}: {what}");
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            tracing::error!("{trace}");
+        }
+        std::process::abort();
+    }));
+}
+
+/// Does what may panic, and gives the panic's message if it does. Until it is done, no panic aborts
+/// the process, because the work may be that of several threads.
+///
+/// # Errors
+/// The message of a panic.
+pub fn expecting_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    PANICS_EXPECTED.fetch_add(1, Ordering::Relaxed);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    PANICS_EXPECTED.fetch_sub(1, Ordering::Relaxed);
+    done.map_err(|panic| panic_message(panic.as_ref()))
+}
+
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("without a message").to_owned()
+}
+
+fn place(panic: &PanicHookInfo<'_>) -> String {
+    panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string)
+}
+
 /// Waits until the process is asked to end, by SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -211,6 +255,53 @@ mod tests {
             assert!(help.contains(&format!("EXAMPLE_DAEMON_{name}")), "{help}");
         }
         assert!(!help.contains("EXAMPLE_DAEMON_HELP"), "{help}");
+    }
+
+    /// In a process of its own, runs one test of this module again, which finds the variable set.
+    fn in_a_process_of_its_own(test: &str) -> std::process::Output {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", &format!("daemon::tests::{test}")])
+            .env(CHILD_VARIABLE, test)
+            .output()
+            .unwrap()
+    }
+
+    const CHILD_VARIABLE: &str = "LEDGER_DAEMON_TEST_CHILD";
+
+    fn is_child() -> bool {
+        std::env::var_os(CHILD_VARIABLE).is_some()
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt;
+
+        if is_child() {
+            start_logging(LogSettings { log_format: LogFormat::Json, log_level: LogLevel::Info });
+            abort_on_panic();
+            let _ = std::thread::spawn(|| panic!("a half of the work")).join();
+            std::process::exit(0);
+        }
+        let output = in_a_process_of_its_own("a_panic_of_any_thread_ends_the_process");
+        assert_eq!(output.status.signal(), Some(rustix::process::Signal::ABORT.as_raw()));
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(log.contains("a half of the work") && log.contains("daemon.rs"), "{log}");
+    }
+
+    #[test]
+    fn a_panic_that_is_expected_ends_nothing() {
+        if is_child() {
+            abort_on_panic();
+            let caught = expecting_panics(|| {
+                let helper = std::thread::spawn(|| panic!("of a helping thread"));
+                assert!(helper.join().is_err());
+                panic!("damaged");
+            });
+            assert_eq!(caught, Err::<(), _>("damaged".to_owned()));
+            std::process::exit(7);
+        }
+        let output = in_a_process_of_its_own("a_panic_that_is_expected_ends_nothing");
+        assert_eq!(output.status.code(), Some(7));
     }
 
     #[test]

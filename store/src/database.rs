@@ -12,9 +12,9 @@
 //! each other, it is set aside and an empty one takes its place, to be filled from the journals.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use ledger::daemon::expecting_panics;
 use ledger::journal::Position;
 use ledger::money::TotalOverflow;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
@@ -115,12 +115,12 @@ impl Database {
 
     /// Opens what is there, if it is sound. sled answers some damage with a panic.
     fn try_open(path: &Path, cache_bytes: u64) -> Result<Self, String> {
-        let attempt = catch_unwind(AssertUnwindSafe(|| {
+        let attempt = expecting_panics(|| {
             let database = Self::open_sled(path, cache_bytes).map_err(|error| error.to_string())?;
             database.check().map_err(|error| error.to_string())?;
             Ok(database)
-        }));
-        attempt.unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
+        });
+        attempt.map_err(|panic| panic.lines().next().unwrap_or_default().to_owned()).flatten()
     }
 
     fn open_sled(path: &Path, cache_bytes: u64) -> sled::Result<Self> {
@@ -318,12 +318,6 @@ pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it cannot be read").lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use ledger::daemon::{
-    EXIT_DATA, EXIT_SOFTWARE, exit_code, settings, shutdown_signal, start_logging,
+    EXIT_DATA, EXIT_SOFTWARE, abort_on_panic, exit_code, settings, shutdown_signal, start_logging,
 };
 use store::{StoreError, StoreSettings};
 use tokio::runtime::{Builder, LocalOptions};
@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 fn main() -> ExitCode {
     let settings: StoreSettings = settings();
     start_logging(settings.log);
+    abort_on_panic();
     let result = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
