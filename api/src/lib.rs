@@ -27,6 +27,7 @@ pub mod syncer;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -99,7 +100,15 @@ pub async fn run(
     let volume = settings.volume();
     volume.create().map_err(ApiError::Volume)?;
     let clock = Monotonic::start();
-    let (journal, open) = open_journal(settings).await?;
+    let mut shutdown = pin!(shutdown);
+    let (journal, open) = tokio::select! {
+        opened = open_journal(settings) => opened?,
+        told = &mut shutdown => {
+            told.map_err(ApiError::Start)?;
+            tracing::info!("ended before it began");
+            return Ok(());
+        }
+    };
     let engine = Engine::new(
         settings.engine(),
         &open.into_ordered(),
@@ -155,7 +164,7 @@ pub async fn run(
     tokio::select! {
         ended = driving => return ended.map_err(|error| ApiError::Start(error.into()))?.map_err(Into::into),
         ended = syncing => return ended.map_err(|error| ApiError::Start(error.into()))?.map_err(Into::into),
-        told = shutdown => told.map_err(ApiError::Start)?,
+        told = &mut shutdown => told.map_err(ApiError::Start)?,
     }
     tracing::info!("ending");
     accepting.abort();
@@ -181,10 +190,11 @@ async fn open_journal(
         boot_id: daemon::boot_id(),
     };
     let waiting = Monotonic::start();
+    let mut has_waited = false;
+    let disk = FolderDisk::create(&path).map_err(ApiError::Volume)?;
     loop {
-        let disk = FolderDisk::create(&path).map_err(ApiError::Volume)?;
         let mut open = OpenPayments::new();
-        let opened = Journal::open(disk, config, clock::now(), |position, record| {
+        let opened = Journal::open(disk.clone(), config, clock::now(), |position, record| {
             open.apply(position, record);
         });
         match opened {
@@ -206,6 +216,13 @@ async fn open_journal(
             Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
                 if waiting.elapsed() >= LOCK_TIMEOUT {
                     return Err(ApiError::Locked { path });
+                }
+                if !has_waited {
+                    has_waited = true;
+                    tracing::info!(
+                        "another process writes to {}; it is given {LOCK_TIMEOUT:?} to end",
+                        path.display()
+                    );
                 }
                 sleep(LOCK_PAUSE).await;
             }

@@ -16,7 +16,10 @@ fn main() -> ExitCode {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(ApiError::Start)
-        .and_then(|runtime| runtime.block_on(api::run(&settings, shutdown_signal())));
+        .and_then(|runtime| {
+            // Listening for signals begins before anything else.
+            runtime.block_on(async { api::run(&settings, shutdown_signal()).await })
+        });
     exit_code(result.map_err(|error| {
         let code = if error.is_damage() { EXIT_DATA } else { EXIT_SOFTWARE };
         (code, error.to_string())

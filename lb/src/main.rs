@@ -18,8 +18,10 @@ fn main() -> ExitCode {
         .map_err(LbError::Start)
         .and_then(|runtime| {
             runtime.block_on(async {
+                // Listening for signals begins before anything else.
+                let asked_to_end = shutdown_signal();
                 let listener = lb::listen(&settings)?;
-                lb::run(&settings, listener, shutdown_signal()).await
+                lb::run(&settings, listener, asked_to_end).await
             })
         });
     exit_code(result.map_err(|error| (EXIT_SOFTWARE, error.to_string())))

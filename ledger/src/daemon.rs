@@ -176,21 +176,26 @@ fn place(panic: &PanicHookInfo<'_>) -> String {
     panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string)
 }
 
-/// Waits until the process is asked to end, by SIGTERM or SIGINT.
+/// Waits until the process is asked to end, by SIGTERM or SIGINT. It listens from the call on, not
+/// only once it is waited for, so that no signal is missed while a process starts. Must be called on
+/// a runtime.
 ///
 /// # Errors
 /// The operating system refuses to tell of signals.
-pub async fn shutdown_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    std::future::poll_fn(|context| {
-        if terminate.poll_recv(context).is_ready() || interrupt.poll_recv(context).is_ready() {
-            return std::task::Poll::Ready(());
-        }
-        std::task::Poll::Pending
-    })
-    .await;
-    Ok(())
+pub fn shutdown_signal() -> impl Future<Output = std::io::Result<()>> + Send + 'static {
+    let armed = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+    async move {
+        let (mut terminate, mut interrupt) = armed?;
+        std::future::poll_fn(|context| {
+            if terminate.poll_recv(context).is_ready() || interrupt.poll_recv(context).is_ready() {
+                return std::task::Poll::Ready(());
+            }
+            std::task::Poll::Pending
+        })
+        .await;
+        Ok(())
+    }
 }
 
 /// Logs how a daemon ended, and gives its exit code.
@@ -301,6 +306,24 @@ mod tests {
             std::process::exit(7);
         }
         let output = in_a_process_of_its_own("a_panic_that_is_expected_ends_nothing");
+        assert_eq!(output.status.code(), Some(7));
+    }
+
+    #[test]
+    fn a_signal_that_comes_before_it_is_waited_for_is_heard() {
+        if is_child() {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let heard = runtime.block_on(async {
+                let asked_to_end = shutdown_signal();
+                let own = rustix::process::getpid();
+                rustix::process::kill_process(own, rustix::process::Signal::TERM).unwrap();
+                asked_to_end.await
+            });
+            std::process::exit(if heard.is_ok() { 7 } else { 1 });
+        }
+        let output =
+            in_a_process_of_its_own("a_signal_that_comes_before_it_is_waited_for_is_heard");
         assert_eq!(output.status.code(), Some(7));
     }
 

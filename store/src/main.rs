@@ -16,7 +16,10 @@ fn main() -> ExitCode {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(StoreError::Start)
-        .and_then(|runtime| runtime.block_on(store::run(&settings, shutdown_signal())));
+        .and_then(|runtime| {
+            // Listening for signals begins before anything else.
+            runtime.block_on(async { store::run(&settings, shutdown_signal()).await })
+        });
     exit_code(result.map_err(|error| {
         let is_damage = matches!(&error, StoreError::Books(error) if error.is_damage());
         (if is_damage { EXIT_DATA } else { EXIT_SOFTWARE }, error.to_string())
