@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 
@@ -73,11 +74,14 @@ pub fn settings<S: Settings>() -> S {
         Err(error) => {
             // There is nowhere else to say that this could not be said.
             let _ = error.print();
-            let informs =
-                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            std::process::exit(if informs { 0 } else { i32::from(EXIT_USAGE) });
+            std::process::exit(if informs(&error) { 0 } else { i32::from(EXIT_USAGE) });
         }
     }
+}
+
+/// Whether this is no error but what was asked for: the help or the version.
+fn informs(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
 }
 
 fn read_settings<S: Settings>(
@@ -92,8 +96,16 @@ fn read_settings<S: Settings>(
         }
         let name = variable_name::<S>(argument.get_id().as_str());
         known.insert(name.clone());
+        if matches!(argument.get_action(), ArgAction::SetTrue) {
+            return argument.env(name).value_parser(BoolishValueParser::new());
+        }
         argument.env(name)
     });
+    let matches = command.try_get_matches_from_mut(arguments);
+    let matches = match matches {
+        Err(error) if informs(&error) => return Err(error),
+        matches => matches,
+    };
     for name in environment {
         let name = name.to_string_lossy();
         if name.starts_with(S::ENVIRONMENT_PREFIX) && !known.contains(name.as_ref()) {
@@ -104,8 +116,7 @@ fn read_settings<S: Settings>(
             return Err(command.error(ErrorKind::UnknownArgument, what));
         }
     }
-    let matches = command.try_get_matches_from_mut(arguments)?;
-    let settings = S::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let settings = S::from_arg_matches(&matches?).map_err(|error| error.format(&mut command))?;
     match settings.check() {
         Ok(()) => Ok(settings),
         Err(what) => Err(command.error(ErrorKind::ArgumentConflict, what)),
@@ -232,6 +243,9 @@ mod tests {
         /// The least
         #[arg(long, default_value_t = 0)]
         least_count: u16,
+        /// Be quick
+        #[arg(long)]
+        quick: bool,
         #[command(flatten)]
         log: LogSettings,
     }
@@ -333,6 +347,32 @@ mod tests {
         let error = read(&[], &["EXAMPLE_DAEMON_PROT"]).unwrap_err();
         assert!(error.contains("EXAMPLE_DAEMON_PROT is not a setting"), "{error}");
         assert!(read(&[], &["EXAMPLE_OTHER", "PATH"]).is_ok());
+    }
+
+    #[test]
+    fn help_and_version_are_given_whatever_the_environment_says() {
+        let help = read(&["--help"], &["EXAMPLE_DAEMON_PROT"]).unwrap_err();
+        assert!(help.contains("EXAMPLE_DAEMON_PORT"), "{help}");
+    }
+
+    #[test]
+    fn a_switch_can_be_set_by_a_variable_in_several_words() {
+        if is_child() {
+            let quick = read(&[], &[]).unwrap().quick;
+            std::process::exit(if quick { 7 } else { 8 });
+        }
+        for (word, code) in [("1", 7), ("true", 7), ("yes", 7), ("0", 8), ("false", 8)] {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "daemon::tests::a_switch_can_be_set_by_a_variable_in_several_words",
+                ])
+                .env(CHILD_VARIABLE, "1")
+                .env("EXAMPLE_DAEMON_QUICK", word)
+                .status()
+                .unwrap();
+            assert_eq!(status.code(), Some(code), "{word}");
+        }
     }
 
     #[test]
