@@ -51,12 +51,36 @@ impl FolderDisk {
     }
 }
 
-/// Creates a folder and its parents, for their owner only. One that exists stays as it is.
+/// Creates a folder and its parents, for their owner only, such that a power cut does not undo it.
+/// One that exists stays as it is.
 ///
 /// # Errors
 /// It cannot be created.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
+    create_folder_with(path, &mut |folder| File::open(folder)?.sync_all())
+}
+
+/// Creates a folder and its parents. Each that was missing is entered in its parent, and that is
+/// synced, from the top down.
+fn create_folder_with(
+    path: &Path,
+    sync: &mut dyn FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    };
+    create_folder_with(parent, sync)?;
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        // Another process was quicker; it may not have come to the sync yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    sync(parent)
 }
 
 /// Takes an exclusive lock on the file at this path, without waiting.
@@ -72,9 +96,11 @@ pub fn lock_file(path: &Path) -> io::Result<FolderLock> {
         .mode(FILE_MODE)
         .open(path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    // For people only: who holds the lock is decided by the lock.
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
+    // For people only: who holds the lock is decided by the lock, also on a full disk.
+    let named = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = named {
+        tracing::warn!("cannot write into {} who holds it: {error}", path.display());
+    }
     Ok(FolderLock { _file: file })
 }
 
@@ -185,6 +211,33 @@ mod tests {
         assert_eq!(disk.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(lock);
         disk.lock().unwrap();
+    }
+
+    #[test]
+    fn a_lock_can_be_taken_where_nothing_can_be_written() {
+        lock_file(Path::new("/dev/full")).unwrap();
+    }
+
+    #[test]
+    fn each_folder_that_is_created_is_synced_into_its_parent() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let create = |path: &Path| {
+            let mut synced = Vec::new();
+            create_folder_with(path, &mut |folder| {
+                synced.push(folder.to_owned());
+                Ok(())
+            })
+            .unwrap();
+            synced
+        };
+        assert_eq!(
+            create(&root.join("a/b/c")),
+            [root.to_owned(), root.join("a"), root.join("a/b")]
+        );
+        assert!(root.join("a/b/c").is_dir());
+        assert!(create(&root.join("a/b/c")).is_empty());
+        assert_eq!(create(&root.join("a/d")), [root.join("a")]);
     }
 
     #[test]
