@@ -127,7 +127,7 @@ pub async fn run(
     });
     let connections = Connections::new(api, server_limits(settings));
 
-    // The journal's lock makes this process the only one that may own the socket.
+    // The journal's lock keeps others from this journal, and the socket's lock from this socket.
     let balancers = Rc::new(Balancers::default());
     let socket_path = settings.socket_path();
     let listener = HandoverListener::bind(&socket_path)

@@ -62,3 +62,19 @@ fn told_to_end_while_it_waits_for_its_journal_it_ends_well() {
     api.terminate();
     assert_eq!(api.process.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn the_socket_of_a_running_instance_is_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Api::start(folder.path(), &["--instance=2"]);
+    running.until("taking payments");
+    let socket = Volume::new(folder.path()).api_socket(2);
+    let at_socket = format!("--socket={}", socket.display());
+    let mut other = Api::start(folder.path(), &["--instance=9", &at_socket]);
+    other.until("another process that is still running listens there");
+    assert_eq!(other.process.wait().unwrap().code(), Some(70));
+    assert!(socket.exists());
+    running.terminate();
+    assert_eq!(running.process.wait().unwrap().code(), Some(0));
+    assert!(!socket.exists());
+}

@@ -8,7 +8,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -18,7 +18,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::socket::{bind_privately, check_peer, socket_address};
+use crate::socket::{BoundPath, bind_privately, check_peer, socket_address};
 
 /// What a message with a connection says. A peer of another version says something else.
 const CONNECTION: [u8; 4] = *b"CON1";
@@ -89,7 +89,7 @@ pub struct HandoverSender {
 /// The API's socket.
 pub struct HandoverListener {
     socket: UnixListener,
-    path: PathBuf,
+    _path: BoundPath,
 }
 
 /// The API's end of one balancer's socket.
@@ -157,16 +157,15 @@ impl HandoverSender {
 }
 
 impl HandoverListener {
-    /// Listens at the path. A socket that an earlier process left there is replaced, so the caller
-    /// must hold the lock of whatever makes it the only one.
+    /// Listens at the path. A socket that an ended process left there is replaced.
     ///
     /// # Errors
-    /// The path is too long for a socket, or cannot be bound.
+    /// Another process listens there, the path is too long for a socket, or cannot be bound.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let socket = seqpacket()?;
-        bind_privately(&socket, path)?;
+        let bound = bind_privately(&socket, path)?;
         rustix::net::listen(&socket, LISTEN_BACKLOG)?;
-        Ok(Self { socket: UnixListener::from_std(socket.into())?, path: path.to_owned() })
+        Ok(Self { socket: UnixListener::from_std(socket.into())?, _path: bound })
     }
 
     /// Waits for a balancer of the same user.
@@ -177,13 +176,6 @@ impl HandoverListener {
         let (socket, _) = self.socket.accept().await?;
         check_peer(socket.as_fd())?;
         Ok(HandoverReceiver { socket })
-    }
-}
-
-impl Drop for HandoverListener {
-    fn drop(&mut self) {
-        // Best effort: the next process replaces a socket that stays behind.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -254,10 +246,10 @@ fn seqpacket() -> io::Result<OwnedFd> {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::path::PathBuf;
 
     use super::{
-        AsFd, HandoverError, HandoverListener, HandoverReceiver, HandoverSender, Path, PathBuf,
-        Standing,
+        AsFd, HandoverError, HandoverListener, HandoverReceiver, HandoverSender, Path, Standing,
     };
 
     async fn pair(folder: &Path) -> (HandoverListener, HandoverSender, HandoverReceiver) {
@@ -336,6 +328,18 @@ mod tests {
             std::fs::write(&path, b"not a socket").unwrap();
             let error = HandoverListener::bind(&path).map(drop).unwrap_err();
             assert!(error.to_string().contains("is not a socket"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_socket_that_is_in_use_is_not_taken_over() {
+        run(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("api-1.sock");
+            let _listener = HandoverListener::bind(&path).unwrap();
+            let error = HandoverListener::bind(&path).map(drop).unwrap_err();
+            assert!(error.to_string().contains("another process"), "{error}");
+            HandoverSender::connect(&path).unwrap();
         });
     }
 

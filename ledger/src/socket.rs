@@ -2,15 +2,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
-
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
+
+use crate::disk::folder::{FolderLock, lock_file};
 
 /// Only the owner may connect.
 const SOCKET_MODE: u32 = 0o600;
@@ -18,25 +19,78 @@ const SOCKET_MODE: u32 = 0o600;
 /// Connections that wait to be accepted.
 const LISTEN_BACKLOG: i32 = 64;
 
-/// Listens for streams at the path. A socket that an earlier process left there is replaced, so the
-/// caller must hold the lock of whatever makes it the only one.
-///
-/// # Errors
-/// The path is too long for a socket, or cannot be bound.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    bind_privately(&socket, path)?;
-    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
-    UnixListener::from_std(socket.into())
+/// The end of the name of the file whose lock makes its holder the socket's owner.
+const LOCK_SUFFIX: &str = ".lock";
+
+/// A listener for streams at a path, which no other process can take over while it is there.
+#[derive(Debug)]
+pub struct PrivateListener {
+    socket: UnixListener,
+    _path: BoundPath,
 }
 
-/// Binds a socket to the path, in place of one that an earlier process left there.
-pub(crate) fn bind_privately(socket: impl AsFd, path: &Path) -> io::Result<()> {
+impl PrivateListener {
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// The operating system refuses, for example for want of file descriptors.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        self.socket.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Listens for streams at the path. A socket that an ended process left there is replaced.
+///
+/// # Errors
+/// Another process listens there, the path is too long for a socket, or cannot be bound.
+pub fn listen(path: &Path) -> io::Result<PrivateListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let bound = bind_privately(&socket, path)?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
+    Ok(PrivateListener { socket: UnixListener::from_std(socket.into())?, _path: bound })
+}
+
+/// A path at which this process listens. Its socket is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct BoundPath {
+    path: PathBuf,
+    /// The device and the number of the socket's file.
+    file: (u64, u64),
+    /// Released last, so that the next owner finds no socket that is about to be removed.
+    _lock: FolderLock,
+}
+
+impl Drop for BoundPath {
+    fn drop(&mut self) {
+        // Someone may have put another file there by hand.
+        if file_number(&self.path).is_ok_and(|file| file == self.file) {
+            // Best effort: the next process replaces a socket that stays behind.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Binds a socket to the path, in place of one that an ended process left there.
+pub(crate) fn bind_privately(socket: impl AsFd, path: &Path) -> io::Result<BoundPath> {
     let address = socket_address(path)?;
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(LOCK_SUFFIX);
+    let lock = lock_file(Path::new(&lock_path)).map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            let what = "another process that is still running listens there";
+            return io::Error::new(io::ErrorKind::AddrInUse, what);
+        }
+        error
+    })?;
     remove_stale_socket(path)?;
     rustix::net::bind(socket, &address)?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(SOCKET_MODE))
+    std::fs::set_permissions(path, PermissionsExt::from_mode(SOCKET_MODE))?;
+    Ok(BoundPath { path: path.to_owned(), file: file_number(path)?, _lock: lock })
+}
+
+fn file_number(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 pub(crate) fn socket_address(path: &Path) -> io::Result<SocketAddrUnix> {
@@ -111,6 +165,38 @@ mod tests {
             let _listener = listen(&path).unwrap();
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, SOCKET_MODE);
+        });
+    }
+
+    #[test]
+    fn a_socket_that_is_in_use_is_not_taken_over() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store.sock");
+            let listener = listen(&path).unwrap();
+            let error = listen(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            let _connected = UnixStream::connect(&path).await.unwrap();
+            listener.accept().await.unwrap();
+            drop(listener);
+            assert!(!path.exists());
+            listen(&path).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_file_that_took_the_sockets_place_is_not_removed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store.sock");
+            let listener = listen(&path).unwrap();
+            let other = folder.path().join("other");
+            std::fs::write(&other, "of someone else").unwrap();
+            std::fs::rename(&other, &path).unwrap();
+            drop(listener);
+            assert!(path.exists());
         });
     }
 }

@@ -50,9 +50,6 @@ pub async fn run(
         }
     };
     server::serve(books, listener, shutdown).await?;
-    if let Err(error) = std::fs::remove_file(&path) {
-        tracing::warn!("cannot remove {}: {error}", path.display());
-    }
     tracing::info!("ended");
     Ok(())
 }

@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ledger::protocol::{FrameBuffer, Request};
-use ledger::socket::check_peer;
+use ledger::socket::{PrivateListener, check_peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -84,7 +84,7 @@ struct Outbox {
 /// The books cannot be kept any more.
 pub async fn serve(
     books: Books,
-    listener: UnixListener,
+    listener: PrivateListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StoreError> {
     let shared = Rc::new(Shared {
@@ -109,10 +109,10 @@ pub async fn serve(
     Ok(result?)
 }
 
-async fn accept(shared: Rc<Shared>, listener: UnixListener) {
+async fn accept(shared: Rc<Shared>, listener: PrivateListener) {
     loop {
         let accepted = match listener.accept().await {
-            Ok((stream, _)) => check_peer(stream.as_fd()).map(|()| stream),
+            Ok(stream) => check_peer(stream.as_fd()).map(|()| stream),
             Err(error) => Err(error),
         };
         match accepted {
