@@ -53,6 +53,21 @@ use tokio::time::sleep;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Descriptors beside those of clients and of calls: segments of the journal, the store, balancers,
+/// health checks, look-ups, and connections of calls that are just being closed.
+const DESCRIPTORS_RESERVE: u64 = 512;
+
+/// Makes sure that this process may have a descriptor for each connection that the settings allow.
+///
+/// # Errors
+/// It may not, in a sentence.
+pub fn reserve_descriptors(settings: &ApiSettings) -> Result<(), String> {
+    let clients = u64::from(settings.connections_max);
+    let calls = 2 * u64::from(settings.in_flight_max);
+    let needed = clients + calls + DESCRIPTORS_RESERVE;
+    daemon::reserve_descriptors(needed, "--connections-max, --in-flight-max")
+}
+
 /// Why an API instance ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {

@@ -78,3 +78,12 @@ fn the_socket_of_a_running_instance_is_not_taken_over() {
     assert_eq!(running.process.wait().unwrap().code(), Some(0));
     assert!(!socket.exists());
 }
+
+#[test]
+fn more_connections_than_there_are_descriptors_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let many = ["--instance=1", "--connections-max=2000000000"];
+    let mut api = Api::start(folder.path(), &many);
+    api.until("--connections-max, --in-flight-max and what else is open need");
+    assert_eq!(api.process.wait().unwrap().code(), Some(64));
+}

@@ -29,6 +29,20 @@ const REFUSALS_MAX: u32 = 256;
 /// How long clients that are being answered are waited for at the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Descriptors beside those of clients that are being refused: sockets of APIs, the listener, and
+/// connections that are just being handed over.
+const DESCRIPTORS_RESERVE: u64 = 64;
+
+/// Makes sure that this process may have the descriptors that it needs. A connection that was handed
+/// over needs none here.
+///
+/// # Errors
+/// It may not, in a sentence.
+pub fn reserve_descriptors(settings: &LbSettings) -> Result<(), String> {
+    let needed = u64::from(REFUSALS_MAX) + settings.api.len() as u64 + DESCRIPTORS_RESERVE;
+    ledger::daemon::reserve_descriptors(needed, "clients that are being answered with 503")
+}
+
 /// Why the balancer ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LbError {

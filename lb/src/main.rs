@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use lb::{LbError, LbSettings};
 use ledger::daemon::{
-    EXIT_SOFTWARE, abort_on_panic, exit_code, settings, shutdown_signal, start_logging,
+    EXIT_SOFTWARE, EXIT_USAGE, abort_on_panic, exit_code, settings, shutdown_signal, start_logging,
 };
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
     let settings: LbSettings = settings();
     start_logging(settings.log);
     abort_on_panic();
+    if let Err(what) = lb::reserve_descriptors(&settings) {
+        return exit_code(Err((EXIT_USAGE, what)));
+    }
     let result = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

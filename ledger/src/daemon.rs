@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 
@@ -142,6 +143,30 @@ pub fn start_logging(settings: LogSettings) {
     match settings.log_format {
         LogFormat::Human => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+}
+
+/// Lets the process have as many descriptors as the operating system allows it, and checks that this
+/// is enough.
+///
+/// # Errors
+/// It is not, in a sentence that names the settings which need them.
+pub fn reserve_descriptors(needed: u64, settings: &str) -> Result<(), String> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let allowed = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!("the limit of open descriptors cannot be raised: {error}");
+            limit.current
+        }
+    };
+    match allowed {
+        Some(allowed) if allowed < needed => Err(format!(
+            "{settings} and what else is open need {needed} descriptors, and this process may have \
+             {allowed} (ulimit -n): lower the one or raise the other"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -289,6 +314,22 @@ mod tests {
 
     fn is_child() -> bool {
         std::env::var_os(CHILD_VARIABLE).is_some()
+    }
+
+    #[test]
+    fn descriptors_are_raised_to_what_is_allowed_and_no_more_is_promised() {
+        if is_child() {
+            let maximum = getrlimit(Resource::Nofile).maximum.unwrap();
+            let few = Rlimit { current: Some(64), maximum: Some(maximum) };
+            setrlimit(Resource::Nofile, few).unwrap();
+            reserve_descriptors(65, "--all").unwrap();
+            assert_eq!(getrlimit(Resource::Nofile).current, Some(maximum));
+            let error = reserve_descriptors(maximum + 1, "--all").unwrap_err();
+            assert!(error.contains("--all") && error.contains(&maximum.to_string()), "{error}");
+            std::process::exit(7);
+        }
+        let test = "descriptors_are_raised_to_what_is_allowed_and_no_more_is_promised";
+        assert_eq!(in_a_process_of_its_own(test).status.code(), Some(7));
     }
 
     #[test]

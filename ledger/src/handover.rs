@@ -209,14 +209,34 @@ impl HandoverReceiver {
     }
 }
 
-/// Receives one message with one connection.
+/// Receives the next connection. One whose descriptor the operating system did not deliver, because
+/// this process has as many as it may, is lost; those after it are not.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    loop {
+        match receive_message(socket)? {
+            Message::Connection(connection) => return Ok(Some(connection)),
+            Message::Lost => tracing::warn!(
+                "a connection that was handed over is lost: there are too many open descriptors"
+            ),
+            Message::End => return Ok(None),
+        }
+    }
+}
+
+/// What was received.
+enum Message {
+    Connection(OwnedFd),
+    Lost,
+    End,
+}
+
+fn receive_message(socket: &UnixStream) -> io::Result<Message> {
     let mut bytes = [0; CONNECTION.len() + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
-        Err(Errno::CONNRESET) => return Ok(None),
+        Err(Errno::CONNRESET) => return Ok(Message::End),
         received => received?,
     };
     let mut connection = None;
@@ -226,9 +246,10 @@ fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
         }
     }
     match (received.bytes, connection) {
-        (0, None) => Ok(None),
-        (count, Some(connection)) if bytes[..count] == CONNECTION => Ok(Some(connection)),
-        _ => Err(unknown_message()),
+        (0, None) => Ok(Message::End),
+        (count, _) if bytes[..count] != CONNECTION => Err(unknown_message()),
+        (_, Some(connection)) => Ok(Message::Connection(connection)),
+        (_, None) => Ok(Message::Lost),
     }
 }
 
@@ -283,6 +304,24 @@ mod tests {
             // The balancer's copy is closed, so the client sees the end.
             drop(served);
             assert_eq!(client.read(&mut bytes).unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_message_without_its_descriptor_loses_that_connection_and_no_other() {
+        run(async {
+            let folder = tempfile::tempdir().unwrap();
+            let (_listener, sender, receiver) = pair(folder.path()).await;
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let flags = rustix::net::SendFlags::NOSIGNAL;
+            rustix::net::send(&sender.socket, &super::CONNECTION, flags).unwrap();
+            sender.send(server.as_fd()).unwrap();
+            let mut served = UnixStream::from(receiver.receive().await.unwrap().unwrap());
+            served.write_all(b"hello").unwrap();
+            client.read_exact(&mut [0; 5]).unwrap();
+            rustix::net::send(&sender.socket, b"CON9", flags).unwrap();
+            let error = receiver.receive().await.unwrap_err();
+            assert!(error.to_string().contains("another version"), "{error}");
         });
     }
 
