@@ -12,7 +12,7 @@ pub const PAYMENT_CENTS: RangeInclusive<i64> = 1..=9_999_999_999;
 const PLACES: u32 = 2;
 
 /// Digits before the decimal point of the largest amount.
-const LARGEST_INTEGER_DIGITS: usize = 8;
+const LARGEST_INTEGER_DIGITS: i64 = 8;
 
 /// An amount of money or a total, in whole cents.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -95,17 +95,7 @@ impl Cents {
 /// Reads a JSON number's text as a decimal that loses nothing.
 fn parse_decimal(text: &str) -> Result<Decimal, AmountError> {
     let number = JsonNumber::split(text).ok_or(AmountError::NotANumber)?;
-    let significant = if number.exponent.is_none() && !number.fraction.is_empty() {
-        text.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        text
-    };
-    let parsed = if number.exponent.is_some() {
-        Decimal::from_scientific(significant)
-    } else {
-        Decimal::from_str_exact(significant)
-    };
-    parsed.map_err(|_| number.why_not_a_decimal())
+    number.exactly().ok_or_else(|| number.why_not_a_decimal())
 }
 
 /// The parts of a number as JSON writes it (RFC 8259, section 6).
@@ -139,17 +129,55 @@ impl<'a> JsonNumber<'a> {
         well_formed.then_some(Self { negative, integer, fraction, exponent })
     }
 
+    /// The digits that count, without zeros at either end, and the power of ten of the last one.
+    /// `1.990e3` is `199` and 1.
+    fn significant(&self) -> (String, i64) {
+        let digits = format!("{}{}", self.integer, self.fraction);
+        let trimmed = digits.trim_end_matches('0');
+        // A number of bytes in memory fits, and so does the sum of the three.
+        let count = |text: &str| i64::try_from(text.len()).unwrap_or(i64::MAX / 4);
+        let power = count(&digits) - count(trimmed) - count(self.fraction) + self.power_of_ten();
+        (trimmed.trim_start_matches('0').to_owned(), power)
+    }
+
+    /// The exponent. One with more digits than the largest is as large as that.
+    fn power_of_ten(&self) -> i64 {
+        let Some(exponent) = self.exponent else { return 0 };
+        let (negative, digits) = match exponent.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, exponent.strip_prefix('+').unwrap_or(exponent)),
+        };
+        let power = digits.parse().unwrap_or(i64::MAX).min(i64::MAX / 4);
+        if negative { -power } else { power }
+    }
+
+    /// The number itself, if 28 digits can hold it.
+    fn exactly(&self) -> Option<Decimal> {
+        let (digits, power) = self.significant();
+        if digits.is_empty() {
+            return Some(Decimal::ZERO);
+        }
+        let mantissa: i128 = digits.parse().ok()?;
+        let mantissa = if self.negative { -mantissa } else { mantissa };
+        let (mantissa, scale) = if power > 0 {
+            let factor = 10_i128.checked_pow(u32::try_from(power).ok()?)?;
+            (mantissa.checked_mul(factor)?, 0)
+        } else {
+            (mantissa, u32::try_from(-power).ok()?)
+        };
+        Decimal::try_from_i128_with_scale(mantissa, scale).ok()
+    }
+
     /// Why a number that 28 digits cannot hold is no amount.
     fn why_not_a_decimal(&self) -> AmountError {
-        let zero = |part: &str| part.bytes().all(|digit| digit == b'0');
-        if self.negative || (zero(self.integer) && zero(self.fraction)) {
-            return AmountError::NotPositive;
-        }
-        match self.exponent {
-            Some(exponent) if exponent.starts_with('-') => AmountError::TooManyPlaces,
-            Some(_) => AmountError::TooLarge,
-            None if self.integer.len() > LARGEST_INTEGER_DIGITS => AmountError::TooLarge,
-            None => AmountError::TooManyPlaces,
+        let (digits, power) = self.significant();
+        let integer_digits = i64::try_from(digits.len()).unwrap_or(i64::MAX / 4) + power;
+        if self.negative {
+            AmountError::NotPositive
+        } else if integer_digits > LARGEST_INTEGER_DIGITS {
+            AmountError::TooLarge
+        } else {
+            AmountError::TooManyPlaces
         }
     }
 }
@@ -186,6 +214,9 @@ mod tests {
             ("1.99e1", 1990),
             ("1E2", 10_000),
             ("1990e-2", 1990),
+            ("0.0000000000000000000000000000000000000000199e41", 199),
+            ("1000000000000000000000000000000000000000000e-42", 100),
+            ("1.9900000000000000000000000000000000000000e1", 1990),
         ] {
             assert_eq!(Cents::parse_amount(text), Ok(Cents::new(cents)), "{text}");
         }
@@ -200,6 +231,11 @@ mod tests {
             ("19.905", AmountError::TooManyPlaces),
             ("1e-3", AmountError::TooManyPlaces),
             ("1e-40", AmountError::TooManyPlaces),
+            ("1e-99999999999999999999", AmountError::TooManyPlaces),
+            ("1e99999999999999999999", AmountError::TooLarge),
+            ("1.9949999999999999999999999999999999e1", AmountError::TooManyPlaces),
+            ("19.949999999999999999999999999999999", AmountError::TooManyPlaces),
+            ("1.00000000000000000000000000000000001e8", AmountError::TooLarge),
             ("0.00000000000000000000000000000000000001", AmountError::TooManyPlaces),
             ("100000000.00", AmountError::TooLarge),
             ("99999999.991", AmountError::TooLarge),
@@ -231,7 +267,37 @@ mod tests {
         assert_eq!(most.checked_add(Cents::ZERO), Ok(most));
     }
 
+    /// Two decimal places at most, and eight digits before them, by shifting digits alone.
+    fn by_hand(digits: &str, point: usize, exponent: i64) -> Option<i64> {
+        let mut digits = digits.to_owned();
+        let mut places = i64::try_from(point).unwrap() - exponent;
+        while places < 2 {
+            digits.push('0');
+            places += 1;
+        }
+        while places > 2 {
+            if digits.pop().is_some_and(|last| last != '0') {
+                return None;
+            }
+            places -= 1;
+        }
+        let cents = digits.trim_start_matches('0').parse().ok()?;
+        PAYMENT_CENTS.contains(&cents).then_some(cents)
+    }
+
     proptest! {
+        #[test]
+        fn an_exponent_moves_the_point_and_rounds_nothing(
+            first in "[1-9]",
+            rest in "[0-9]{0,4}[09]{0,36}[0-9]{0,2}",
+            exponent in -45_i64..45,
+        ) {
+            let expected = by_hand(&format!("{first}{rest}"), rest.len(), exponent);
+            let point = if rest.is_empty() { "" } else { "." };
+            let text = format!("{first}{point}{rest}e{exponent}");
+            prop_assert_eq!(Cents::parse_amount(&text).ok().map(Cents::get), expected, "{}", text);
+        }
+
         #[test]
         fn what_is_printed_is_what_is_read(cents in PAYMENT_CENTS) {
             let amount = Cents::new(cents);
