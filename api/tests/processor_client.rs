@@ -209,6 +209,17 @@ fn an_endless_answer_leaves_a_doubt() {
 }
 
 #[test]
+fn an_answer_with_an_endless_head_leaves_a_doubt() {
+    run(async {
+        let mut site = Site::start().await;
+        let padding = "x".repeat(20 << 10);
+        let head = format!("HTTP/1.1 200 OK\r\nx-padding: {padding}\r\n");
+        let answer = RECORDED.replacen("HTTP/1.1 200 OK\r\n", &head, 1);
+        assert_eq!(site.answered(&answer, false).await, CallOutcome::Unknown);
+    });
+}
+
+#[test]
 fn a_connection_that_the_processor_closed_is_not_used_again() {
     run(async {
         let mut site = Site::start().await;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -21,6 +21,9 @@ use crate::engine::{Call, CallOutcome};
 
 /// An answer of a processor is far shorter.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// What is read ahead of an answer, and with it the longest head of one.
+const ANSWER_BUFFER_BYTES: usize = 16 << 10;
 
 /// A connection that is open.
 struct Open {
@@ -68,11 +71,30 @@ pub async fn serve(client: Rc<ProcessorClient>, first: Call) {
     }
 }
 
+/// Opens a connection, within the time that resolving the name and connecting may take together.
 async fn connect(client: &ProcessorClient) -> io::Result<Open> {
-    let address = (client.target.host.as_str(), client.target.port);
-    let stream = timeout(client.limits.connect_timeout, TcpStream::connect(address)).await??;
+    let mut tried = None;
+    let connecting = async {
+        let addresses = client.addresses.get().await?;
+        tried = Some(Rc::clone(&addresses));
+        TcpStream::connect(&addresses[..]).await
+    };
+    let connected = timeout(client.limits.connect_timeout, connecting).await;
+    let stream = match connected.map_err(io::Error::from).flatten() {
+        Ok(stream) => stream,
+        Err(error) => {
+            if let Some(addresses) = tried {
+                client.addresses.forget(&addresses);
+            }
+            return Err(error);
+        }
+    };
     stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (sender, connection) = Builder::new()
+        .max_buf_size(ANSWER_BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     Ok(Open { sender, driven: Driven { connection, ended: false } })
 }
 

@@ -5,6 +5,7 @@
 //! decide. The one exception is a call that is known not to have been sent, because the processor
 //! closed a kept connection first: it goes out on a fresh connection.
 
+mod addresses;
 mod connection;
 mod messages;
 mod target;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use ledger::clock::Monotonic;
 use tokio::task::spawn_local;
 
+use addresses::Addresses;
 pub use target::{Target, TargetError};
 
 use crate::engine::{Call, CallOutcome};
@@ -36,6 +38,7 @@ pub struct CallLimits {
 /// The client of one processor.
 pub struct ProcessorClient {
     target: Target,
+    addresses: Rc<Addresses>,
     limits: CallLimits,
     clock: Monotonic,
     finished: Finished,
@@ -68,7 +71,9 @@ impl ProcessorClient {
         clock: Monotonic,
         finished: Finished,
     ) -> Rc<Self> {
-        Rc::new(Self { target, limits, clock, finished, idle: RefCell::new(Vec::new()) })
+        let addresses = Addresses::of(&target, clock);
+        let idle = RefCell::new(Vec::new());
+        Rc::new(Self { target, addresses, limits, clock, finished, idle })
     }
 
     /// Makes a call. Must run on a [`tokio::runtime::LocalRuntime`].
