@@ -102,7 +102,7 @@ pub struct Driver<D: Disk> {
     current_commit: RefCell<Option<Rc<Commit>>>,
     /// Why the disk cannot be synced, while it cannot.
     sync_failure: RefCell<Option<String>>,
-    purge_is_near: Cell<bool>,
+    purge_near: Cell<Option<u64>>,
     calls_count: Cell<usize>,
     calls_ended: Notify,
 }
@@ -133,7 +133,7 @@ where
             next_commit: RefCell::default(),
             current_commit: RefCell::default(),
             sync_failure: RefCell::default(),
-            purge_is_near: Cell::new(false),
+            purge_near: Cell::new(None),
             calls_count: Cell::new(0),
             calls_ended: Notify::new(),
         }))
@@ -220,12 +220,12 @@ where
                 tracing::warn!("the store cannot decide: {why}");
                 engine.claim_refused(self.clock.elapsed_ms());
             }
-            StoreEvent::PreparePurge => {
+            StoreEvent::PreparePurge { serial } => {
                 engine.prepare_purge();
-                self.purge_is_near.set(true);
+                self.purge_near.set(Some(serial));
             }
             StoreEvent::PurgeAborted => {
-                self.purge_is_near.set(false);
+                self.purge_near.set(None);
                 engine.purge_aborted();
             }
             StoreEvent::Purged(notice) => {
@@ -239,7 +239,7 @@ where
     }
 
     fn remove_void_segments(&self, oldest_needed: u32, notice: PurgeNotice) {
-        self.purge_is_near.set(false);
+        self.purge_near.set(None);
         match self.journal.borrow_mut().remove_segments_before(oldest_needed) {
             Ok(count) => {
                 tracing::info!(purge = notice.purge, "purged; {count} segments are removed");
@@ -283,7 +283,7 @@ where
         loop {
             let now = clock::now();
             // What this pass writes is the last that was to be sent before the purge.
-            let is_prepared = self.purge_is_near.get();
+            let purge = self.purge_near.get();
             let wake_ms = self.engine.borrow_mut().pump(self.clock.elapsed_ms(), now);
             let batch = self.engine.borrow_mut().take_batch(now);
             let is_last = batch.is_none();
@@ -293,8 +293,12 @@ where
             self.make_calls(clients);
             let fails = self.engine.borrow().failure().is_some();
             // What could not be written is written after the cut, where the store does not expect it.
-            if is_prepared && !fails && self.purge_is_near.replace(false) {
-                self.prepare_purge(store);
+            if let Some(serial) = purge
+                && !fails
+                && self.purge_near.get() == purge
+            {
+                self.purge_near.set(None);
+                self.prepare_purge(store, serial);
             }
             // After each pass, because requests that come in while it waits for the disk make another
             // one follow, and another one after that.
@@ -321,12 +325,12 @@ where
     }
 
     /// Everything that was to be sent is written. A new segment lets the old ones be removed.
-    fn prepare_purge(&self, store: &StoreClient) {
+    fn prepare_purge(&self, store: &StoreClient, serial: u64) {
         let oldest_open = self.engine.borrow().oldest_open_segment();
         if let Err(error) = self.journal.borrow_mut().rotate(oldest_open, clock::now()) {
             tracing::warn!("{error}. The purge leaves a segment behind");
         }
-        store.prepared();
+        store.prepared(serial);
     }
 
     /// Writes a batch, and tells everyone what of it is in the journal.
@@ -637,8 +641,8 @@ mod tests {
         block_on(async {
             let (disk, let_through) = GatedDisk::new();
             let fixture = fixture(disk);
-            fixture.driver.heard_store(StoreEvent::PreparePurge);
-            let is_agreed = || !fixture.driver.purge_is_near.get();
+            fixture.driver.heard_store(StoreEvent::PreparePurge { serial: 1 });
+            let is_agreed = || fixture.driver.purge_near.get().is_none();
             fixture.turn_under_load(&let_through, is_agreed).await;
             assert!(is_agreed());
         });
@@ -650,10 +654,10 @@ mod tests {
             let fixture = fixture(MemoryDisk::new());
             let id = CorrelationId::from_bytes([1; 16]);
             fixture.driver.engine.borrow_mut().accept(id, Cents::new(1), 0);
-            fixture.driver.heard_store(StoreEvent::PreparePurge);
+            fixture.driver.heard_store(StoreEvent::PreparePurge { serial: 1 });
             fixture.disk.set_room_bytes(Some(0));
             fixture.driver.turn(&fixture.clients, &fixture.store).await.unwrap();
-            assert!(fixture.driver.purge_is_near.get());
+            assert!(fixture.driver.purge_near.get().is_some());
         });
     }
 

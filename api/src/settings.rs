@@ -150,6 +150,9 @@ impl Settings for ApiSettings {
                 ));
             }
         }
+        if self.connect_timeout_ms > self.call_timeout_ms {
+            return Err("--connect-timeout-ms must not be above --call-timeout-ms".to_owned());
+        }
         if self.default_url == self.fallback_url {
             return Err("--default-url and --fallback-url must be two processors".to_owned());
         }
@@ -283,6 +286,7 @@ mod tests {
             (&["--default-url=http://a", "--fallback-url=http://a"][..], "two processors"),
             (&["--default-fee=101"], "--default-fee must be"),
             (&["--segment-bytes=10"], "--segment-bytes must be"),
+            (&["--call-timeout-ms=999"], "--connect-timeout-ms must not be above"),
             (&["--backlog-max=0"], "--backlog-max must be at least 1"),
             (&["--backlog-max=2147483648"], "must be below 2^31"),
             (&["--slow-ms=0"], "--slow-ms must be at least 1"),

@@ -69,7 +69,10 @@ pub enum StoreEvent {
     /// It could not decide.
     ClaimRefused(String),
     /// It is about to purge: send nothing new, then say [`StoreClient::prepared`].
-    PreparePurge,
+    PreparePurge {
+        /// Which purge.
+        serial: u64,
+    },
     /// It has not purged.
     PurgeAborted,
     /// It has purged.
@@ -184,9 +187,9 @@ impl StoreClient {
         self.say(Request::Claim { through }, Some(Waiting::Claim));
     }
 
-    /// Says that nothing new is sent until the purge is over.
-    pub fn prepared(&self) {
-        self.say(Request::PurgePrepared, None);
+    /// Says that nothing new is sent until this purge is over.
+    pub fn prepared(&self, serial: u64) {
+        self.say(Request::PurgePrepared { serial }, None);
     }
 
     /// What was settled in this span, by [`ledger::Processor::index`].
@@ -327,7 +330,7 @@ impl StoreClient {
     fn hear(&self, number: u32, response: Response, tell: &impl Fn(StoreEvent)) -> io::Result<()> {
         if number == NOTICE {
             match response {
-                Response::PreparePurge => tell(StoreEvent::PreparePurge),
+                Response::PreparePurge { serial } => tell(StoreEvent::PreparePurge { serial }),
                 Response::PurgeAborted => tell(StoreEvent::PurgeAborted),
                 Response::PurgeNotice(notice) => tell(StoreEvent::Purged(notice)),
                 other => tracing::warn!("the store says {other:?} unasked"),

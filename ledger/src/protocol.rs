@@ -50,7 +50,10 @@ pub enum Request {
     Purge,
     /// The answer to [`Response::PreparePurge`]: this instance sends nothing until it hears
     /// [`Response::PurgeNotice`] or [`Response::PurgeAborted`].
-    PurgePrepared,
+    PurgePrepared {
+        /// Which purge it agrees to.
+        serial: u64,
+    },
 }
 
 /// What the store answers.
@@ -75,7 +78,10 @@ pub enum Response {
     /// To any request that could not be answered.
     Refused(String),
     /// A notice: a purge is about to be carried out. Send nothing new, and say so.
-    PreparePurge,
+    PreparePurge {
+        /// Which purge: one that is given up and one that follows it are two.
+        serial: u64,
+    },
     /// A notice: the purge was not carried out. Go on.
     PurgeAborted,
     /// A notice: a purge was carried out. Drop what it made void, and go on.
@@ -201,7 +207,9 @@ impl Request {
             }),
             Self::Look(id) => frame(out, number, 4, |out| out.extend_from_slice(&id.to_bytes())),
             Self::Purge => frame(out, number, 5, |_| ()),
-            Self::PurgePrepared => frame(out, number, 6, |_| ()),
+            Self::PurgePrepared { serial } => {
+                frame(out, number, 6, |out| out.extend_from_slice(&serial.to_le_bytes()));
+            }
         }
     }
 
@@ -213,7 +221,7 @@ impl Request {
             3 => Self::Summarize(RangeMs { from: body.moment()?, to: body.moment()? }),
             4 => Self::Look(body.id()?),
             5 => Self::Purge,
-            6 => Self::PurgePrepared,
+            6 => Self::PurgePrepared { serial: body.u64()? },
             _ => return None,
         };
         body.ended().then_some(request)
@@ -243,7 +251,9 @@ impl Response {
             Self::Refused(why) => {
                 frame(out, number, 6, |out| out.extend_from_slice(why.as_bytes()));
             }
-            Self::PreparePurge => frame(out, number, 7, |_| ()),
+            Self::PreparePurge { serial } => {
+                frame(out, number, 7, |out| out.extend_from_slice(&serial.to_le_bytes()));
+            }
             Self::PurgeAborted => frame(out, number, 8, |_| ()),
             Self::PurgeNotice(notice) => frame(out, number, 9, |out| put_notice(out, *notice)),
         }
@@ -266,7 +276,7 @@ impl Response {
             4 => Self::Payment(Some(body.record()?)),
             5 => Self::Purged,
             6 => Self::Refused(String::from_utf8(std::mem::take(&mut body.0).to_vec()).ok()?),
-            7 => Self::PreparePurge,
+            7 => Self::PreparePurge { serial: body.u64()? },
             8 => Self::PurgeAborted,
             9 => Self::PurgeNotice(body.notice()?),
             _ => return None,
@@ -384,7 +394,7 @@ mod tests {
             Request::Summarize(RangeMs::ALL),
             Request::Look(CorrelationId::from_bytes([7; 16])),
             Request::Purge,
-            Request::PurgePrepared,
+            Request::PurgePrepared { serial: 3 },
         ]
     }
 
@@ -398,7 +408,7 @@ mod tests {
             Response::Summary([Totals::of_payment(Cents::new(1990)), Totals::default()]),
             Response::Payment(None),
             Response::Purged,
-            Response::PreparePurge,
+            Response::PreparePurge { serial: 3 },
             Response::PurgeAborted,
             Response::Refused("the disk is full".to_owned()),
             Response::PurgeNotice(notice),

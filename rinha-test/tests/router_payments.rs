@@ -158,7 +158,12 @@ fn payments_that_waited_long_enough_go_to_the_dearer_processor() {
 #[test]
 fn a_call_that_gets_no_answer_in_time_never_leads_to_the_other_processor() {
     // The default processor waits for longer than our calls do, records, and answers nobody.
-    let live = Live::with_api(&["--call-timeout-ms=300", "--slow-ms=60000", "--patience-ms=100"]);
+    let live = Live::with_api(&[
+        "--call-timeout-ms=300",
+        "--connect-timeout-ms=300",
+        "--slow-ms=60000",
+        "--patience-ms=100",
+    ]);
     live.delay(Processor::Default, Duration::from_millis(1500));
     let mut connection = live.connect();
     assert_eq!(connection.post("/payments", &payment(0)).status, 202);

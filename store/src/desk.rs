@@ -82,7 +82,7 @@ impl Desk {
             Request::Summarize(range) => Response::Summary(self.books.sum(range)?),
             Request::Look(id) => Response::Payment(self.books.look(id)?),
             Request::Purge => return self.begin_purge(connection, number),
-            Request::PurgePrepared => return self.prepared(connection),
+            Request::PurgePrepared { serial } => return self.prepared(connection, serial),
         };
         Ok(vec![Reply { connection, number, response }])
     }
@@ -134,9 +134,10 @@ impl Desk {
             return Ok(vec![Reply { connection, number, response }]);
         }
         let waiting: BTreeSet<_> = self.instances.keys().copied().collect();
-        let notices = waiting.iter().map(|connection| notice(*connection, Response::PreparePurge));
-        let mut replies: Vec<_> = notices.collect();
         self.purges_count += 1;
+        let prepare = Response::PreparePurge { serial: self.purges_count };
+        let notices = waiting.iter().map(|connection| notice(*connection, prepare.clone()));
+        let mut replies: Vec<_> = notices.collect();
         self.purge = Some(PendingPurge {
             serial: self.purges_count,
             requester: (connection, number),
@@ -147,8 +148,14 @@ impl Desk {
         Ok(replies)
     }
 
-    fn prepared(&mut self, connection: ConnectionNumber) -> Result<Vec<Reply>, BooksError> {
+    fn prepared(
+        &mut self,
+        connection: ConnectionNumber,
+        serial: u64,
+    ) -> Result<Vec<Reply>, BooksError> {
+        // One that comes late agrees to a purge that was given up, and not to the next.
         if let Some(purge) = &mut self.purge
+            && purge.serial == serial
             && purge.waiting.remove(&connection)
         {
             purge.agreed.insert(connection);
