@@ -61,10 +61,9 @@ impl Engine {
     }
 
     fn breaker_changed(&mut self, processor: Processor, now_ms: u64) {
-        let latency_ms = self.router.latency_ms(processor);
         let backlog = self.payments.len();
         if self.router.breaker(processor) == BreakerState::Closed {
-            tracing::info!(backlog, "{processor} is back, answering in {latency_ms:.1} ms");
+            tracing::info!(backlog, "{processor} is back");
             self.hasten_doubts(processor, now_ms);
         } else {
             tracing::info!(backlog, "{processor} is failing; it is probed until it is back");

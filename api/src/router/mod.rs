@@ -82,6 +82,8 @@ struct State {
     sent_at_ms: Option<u64>,
     /// The estimate of how long an answer takes.
     latency_ms: f64,
+    /// When the breaker closed last.
+    back_at_ms: u64,
 }
 
 /// Whether a processor may be used.
@@ -107,8 +109,13 @@ impl Router {
     /// A router that knows nothing yet, and takes both processors for healthy.
     #[must_use]
     pub fn new(config: RouterConfig) -> Self {
-        let state =
-            || State { breaker: Breaker::new(), in_flight: 0, sent_at_ms: None, latency_ms: 0.0 };
+        let state = || State {
+            breaker: Breaker::new(),
+            in_flight: 0,
+            sent_at_ms: None,
+            latency_ms: 0.0,
+            back_at_ms: 0,
+        };
         Self { config, states: [state(), state()] }
     }
 
@@ -197,6 +204,7 @@ impl Router {
         latency_ms: u64,
         outcome: Outcome,
     ) -> bool {
+        let sent_at_ms = now_ms.saturating_sub(latency_ms);
         let (slow_ms, latency_ms) = (float(self.config.slow_ms), float(latency_ms));
         let state = self.state(processor);
         state.in_flight = state.in_flight.saturating_sub(1);
@@ -205,8 +213,16 @@ impl Router {
                 // One fast answer of a slow processor counts in full: there are few to tell by.
                 let is_fast_again = state.latency_ms >= slow_ms && latency_ms < slow_ms;
                 let weight = if is_fast_again { 1.0 } else { LATENCY_WEIGHT };
-                state.latency_ms += (latency_ms - state.latency_ms) * weight;
-                state.breaker.succeeded()
+                // How long a call took that was made during an outage tells of the outage.
+                if sent_at_ms >= state.back_at_ms {
+                    state.latency_ms += (latency_ms - state.latency_ms) * weight;
+                }
+                let is_back = state.breaker.succeeded();
+                if is_back {
+                    state.back_at_ms = now_ms;
+                    state.latency_ms = if latency_ms < slow_ms { latency_ms } else { 0.0 };
+                }
+                is_back
             }
             Outcome::Failed => state.breaker.failed(now_ms),
         }
@@ -317,6 +333,28 @@ mod tests {
             router.sent(processor, now_ms);
             router.answered(processor, now_ms, 0, Outcome::Failed);
         }
+    }
+
+    /// A probe that waited for the end of an outage took long for that reason alone.
+    #[test]
+    fn a_processor_that_is_back_is_not_slow_for_what_an_outage_took() {
+        let mut router = Router::new(CONFIG);
+        router.sent(Default, 0);
+        router.heard(Default, 10, Health { failing: true, min_response_ms: 2000 });
+        router.sent(Default, 1000);
+        router.answered(Default, 3000, 2000, Outcome::Succeeded);
+        assert_eq!(router.breaker(Default), BreakerState::Closed);
+        assert_eq!(router.decide(3000, YOUNG), Send(Default));
+        // Another call from the outage.
+        router.answered(Default, 3001, 3001, Outcome::Succeeded);
+        assert_eq!(router.decide(3001, YOUNG), Send(Default));
+        // Calls that are made now tell how slow it is now.
+        for _ in 0..20 {
+            router.sent(Default, 3001);
+            router.answered(Default, 5001, 2000, Outcome::Succeeded);
+        }
+        router.sent(Default, 5001);
+        assert_eq!(router.decide(5001, YOUNG), Send(Fallback));
     }
 
     #[test]
