@@ -15,7 +15,7 @@ use std::time::Duration;
 use ledger::journal::{PaymentRecord, Position};
 use ledger::protocol::{FrameBuffer, NOTICE, PROTOCOL_VERSION, PurgeNotice, Request, Response};
 use ledger::{CorrelationId, RangeMs, Totals};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{Notify, oneshot};
@@ -36,7 +36,6 @@ pub const QUESTIONS_MAX: usize = 1024;
 const QUESTIONS_ASKED_MAX: usize = 64;
 /// A store that is away for less is not worth a word: it may be starting.
 const AWAY_NOTICE: Duration = Duration::from_secs(1);
-const READ_BYTES: usize = 16 << 10;
 
 /// Why the store has not answered a question.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -290,17 +289,12 @@ impl StoreClient {
 
     async fn read(&self, mut reader: ReadHalf<'_>, tell: &impl Fn(StoreEvent)) -> io::Result<()> {
         let mut frames = FrameBuffer::default();
-        let mut bytes = vec![0; READ_BYTES];
-        loop {
-            match reader.read(&mut bytes).await? {
-                0 => return Ok(()),
-                count => frames.extend(&bytes[..count]),
-            }
-            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-            while let Some((number, response)) = frames.next_response().map_err(invalid)? {
+        while frames.fill(&mut reader).await? {
+            while let Some((number, response)) = frames.next_response()? {
                 self.hear(number, response, tell)?;
             }
         }
+        Ok(())
     }
 
     async fn write(&self, mut writer: WriteHalf<'_>) -> io::Result<()> {

@@ -5,6 +5,10 @@
 //! frame with number 0 is a notice that nobody asked for. Requests of one connection are answered in
 //! the order in which they came.
 
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
 use crate::id::{CORRELATION_ID_BYTES, CorrelationId};
 use crate::journal::{Event, PaymentRecord, Position};
 use crate::money::Cents;
@@ -24,6 +28,8 @@ pub const CLAIM_RECORDS_MAX: usize = 8192;
 /// The number of a frame that nobody asked for.
 pub const NOTICE: u32 = 0;
 
+/// Bytes that are read at a time, at least.
+const READ_BYTES: usize = 16 << 10;
 const LENGTH_BYTES: usize = 4;
 const HEAD_BYTES: usize = 5;
 
@@ -108,6 +114,12 @@ pub enum ProtocolError {
     Unknown,
 }
 
+impl From<ProtocolError> for io::Error {
+    fn from(error: ProtocolError) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
 struct Frame<'a> {
     number: u32,
     kind: u8,
@@ -122,8 +134,23 @@ pub struct FrameBuffer {
 }
 
 impl FrameBuffer {
+    /// Adds what comes next from the other end. False at the end of the stream.
+    ///
+    /// # Errors
+    /// The stream breaks.
+    pub async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+        self.forget_read();
+        self.bytes.reserve(READ_BYTES);
+        Ok(stream.read_buf(&mut self.bytes).await? > 0)
+    }
+
     /// Adds bytes that were received.
     pub fn extend(&mut self, bytes: &[u8]) {
+        self.forget_read();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn forget_read(&mut self) {
         if self.start == self.bytes.len() {
             self.bytes.clear();
             self.start = 0;
@@ -131,7 +158,6 @@ impl FrameBuffer {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.bytes.extend_from_slice(bytes);
     }
 
     /// The next whole frame.

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use ledger::CorrelationId;
-use ledger::disk::{Disk, DiskFile, write_whole};
+use ledger::disk::{Disk, DiskFile, create_anew, write_whole};
 use ledger::journal::Position;
 
 const NAME: &str = "claims.log";
@@ -161,10 +161,11 @@ impl<D: Disk> ClaimLog<D> {
         let head = Head::decode(head).ok_or_else(|| damaged(0))?;
         checkpoint.purge = head.purge;
         *same_boot = head.boot_id == self.boot_id;
+        let head_checksum = head.checksum();
         let (entries, _) = body.as_chunks::<ENTRY_BYTES>();
         for (index, entry) in entries.iter().enumerate() {
             let offset = HEAD_BYTES + index * ENTRY_BYTES;
-            let Some((kind, instance, position, id)) = decode_entry(entry, head.checksum(), index)
+            let Some((kind, instance, position, id)) = decode_entry(entry, head_checksum, index)
             else {
                 // Zeros up to the end are a write that the power cut short.
                 if bytes[offset..count].iter().all(|byte| *byte == 0) {
@@ -207,12 +208,8 @@ impl<D: Disk> ClaimLog<D> {
             put(KIND_LOSER, *instance, *loser, *id);
         }
         // One that an earlier attempt left behind is in the way, and worth nothing.
-        if let Err(error) = self.disk.remove(NEW_NAME)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(failed(&self.disk, "remove", NEW_NAME)(error));
-        }
-        let file = self.disk.create(NEW_NAME).map_err(failed(&self.disk, "create", NEW_NAME))?;
+        let file =
+            create_anew(&self.disk, NEW_NAME).map_err(failed(&self.disk, "create", NEW_NAME))?;
         write_whole(&file, 0, &bytes).map_err(failed(&self.disk, "write", NEW_NAME))?;
         file.sync().map_err(failed(&self.disk, "sync", NEW_NAME))?;
         self.disk.rename(NEW_NAME, NAME).map_err(failed(&self.disk, "replace", NAME))?;

@@ -107,7 +107,7 @@ impl Database {
     ///
     /// # Errors
     /// It cannot be moved, or the empty one cannot be opened.
-    pub fn begin_anew(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+    fn begin_anew(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
         set_aside(path)?;
         Self::open_sled(path, cache_bytes)
             .map_err(|source| DatabaseError::Sled { path: path.to_owned(), source })

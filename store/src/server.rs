@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ledger::protocol::{FrameBuffer, Request};
 use ledger::socket::{PrivateListener, check_peer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::Notify;
@@ -28,8 +28,6 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause after the operating system refused a connection, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-const READ_BYTES: usize = 64 << 10;
 
 /// Bytes of replies that may wait for a peer to read them; with more, nothing more is read from it.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
@@ -161,18 +159,13 @@ async fn read_requests(
     outbox: &Outbox,
 ) -> io::Result<()> {
     let mut frames = FrameBuffer::default();
-    let mut bytes = vec![0; READ_BYTES];
-    loop {
-        match reader.read(&mut bytes).await? {
-            0 => return Ok(()),
-            count => frames.extend(&bytes[..count]),
-        }
-        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        while let Some((number, request)) = frames.next_request().map_err(invalid)? {
+    while frames.fill(&mut reader).await? {
+        while let Some((number, request)) = frames.next_request()? {
             shared.handle(connection, number, request);
             outbox.room().await;
         }
     }
+    Ok(())
 }
 
 async fn write_replies(mut writer: WriteHalf<'_>, outbox: &Outbox) -> io::Result<()> {

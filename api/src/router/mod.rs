@@ -251,12 +251,6 @@ impl Router {
         self.states[processor.index()].in_flight
     }
 
-    /// The estimate of how long a processor takes to answer.
-    #[must_use]
-    pub fn latency_ms(&self, processor: Processor) -> f64 {
-        self.states[processor.index()].latency_ms
-    }
-
     fn state(&mut self, processor: Processor) -> &mut State {
         &mut self.states[processor.index()]
     }

@@ -101,6 +101,17 @@ pub trait DiskFile: Clone + Send + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Creates an empty file, in place of one of that name if there is one.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn create_anew<D: Disk>(disk: &D, name: &str) -> io::Result<D::File> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => disk.create(name),
+    }
+}
+
 /// Writes all of the bytes at `offset`.
 ///
 /// # Errors

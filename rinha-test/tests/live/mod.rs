@@ -7,7 +7,6 @@ pub mod connection;
 pub mod load;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use connection::{Answer, Connection};
@@ -121,10 +120,6 @@ impl Live {
     pub fn start_again(&self, name: &str) {
         self.system().start_process(name).unwrap();
         self.wait_until_it_answers();
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.topology.data.clone()
     }
 
     pub fn port(&self) -> u16 {

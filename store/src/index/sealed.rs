@@ -23,7 +23,7 @@ use std::hash::Hasher;
 use std::io;
 
 use ledger::CorrelationId;
-use ledger::disk::{Disk, DiskFile};
+use ledger::disk::{Disk, DiskFile, create_anew, write_whole};
 use ledger::journal::{JournalReader, Position, Record};
 use siphasher::sip::SipHasher13;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
@@ -137,18 +137,8 @@ impl<D: Disk> SealedSegment<D> {
         let new_name = format!("{name}.new");
         let bytes = encode(&key, segment)
             .map_err(|what| IndexError::Damaged { file: disk.describe(&name), what })?;
-        if let Err(error) = disk.remove(&new_name)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(failed(disk, "remove", &new_name)(error));
-        }
-        let file = disk.create(&new_name).map_err(failed(disk, "create", &new_name))?;
-        let mut written = 0;
-        while written < bytes.len() {
-            written += file
-                .write_at(written as u64, &bytes[written..])
-                .map_err(failed(disk, "write", &new_name))?;
-        }
+        let file = create_anew(disk, &new_name).map_err(failed(disk, "create", &new_name))?;
+        write_whole(&file, 0, &bytes).map_err(failed(disk, "write", &new_name))?;
         disk.rename(&new_name, &name).map_err(failed(disk, "replace", &name))
     }
 
