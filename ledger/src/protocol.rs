@@ -17,7 +17,7 @@ use crate::time::{RangeMs, TimestampMs};
 use crate::totals::Totals;
 
 /// The version of these words. Both ends must speak the same.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Bytes of the longest frame, its length included.
 pub const FRAME_BYTES_MAX: usize = 256 << 10;
