@@ -339,8 +339,10 @@ mod tests {
         router.answered(Default, 3000, 2000, Outcome::Succeeded);
         assert_eq!(router.breaker(Default), BreakerState::Closed);
         assert_eq!(router.decide(3000, YOUNG), Send(Default));
-        // Another call from the outage.
-        router.answered(Default, 3001, 3001, Outcome::Succeeded);
+        // Other calls from the outage.
+        for _ in 0..20 {
+            router.answered(Default, 3001, 3001, Outcome::Succeeded);
+        }
         assert_eq!(router.decide(3001, YOUNG), Send(Default));
         // Calls that are made now tell how slow it is now.
         for _ in 0..20 {
