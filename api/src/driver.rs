@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::engine::{Accept, Batch, Call, CallOutcome, Engine, Written};
 use crate::processor::ProcessorClient;
-use crate::router::Health;
+use crate::router::{Health, RouterView};
 use crate::store_client::{StoreClient, StoreEvent};
 use crate::syncer::Syncer;
 
@@ -190,6 +190,13 @@ where
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.engine.borrow().open_count()
+    }
+
+    /// What the router knows and thinks, how many payments wait for it, and for how many milliseconds
+    /// the first of them has waited.
+    #[must_use]
+    pub fn routing(&self) -> (RouterView, usize, u64) {
+        self.engine.borrow().routing(self.clock.elapsed_ms())
     }
 
     /// Takes in what became of a call.

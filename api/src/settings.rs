@@ -110,7 +110,7 @@ pub struct ApiSettings {
     #[arg(long, value_name = "N", default_value_t = 4_096)]
     pub connections_max: u32,
 
-    /// Bytes of a request's head, at most; more are answered with 431
+    /// Bytes of a request's head; once so many are there and its end is not, it is answered with 431
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 10)]
     pub head_bytes_max: usize,
 

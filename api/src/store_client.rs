@@ -8,12 +8,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ledger::journal::{PaymentRecord, Position};
 use ledger::protocol::{FrameBuffer, NOTICE, PROTOCOL_VERSION, PurgeNotice, Request, Response};
+use ledger::socket::check_peer;
 use ledger::{CorrelationId, RangeMs, Totals};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -147,7 +149,10 @@ impl StoreClient {
         let mut pause = RECONNECT_PAUSE;
         let mut away = Duration::ZERO;
         loop {
-            let connected = UnixStream::connect(&self.path).await;
+            // Whoever runs as another user is not the store, and must not decide.
+            let connected = UnixStream::connect(&self.path)
+                .await
+                .and_then(|stream| check_peer(stream.as_fd()).map(|()| stream));
             let ended = match connected {
                 Ok(stream) => self.converse(stream, &tell).await,
                 Err(error) => Err(error),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use api::engine::{Call, CallKind, CallOutcome, Engine, EngineConfig};
-use api::processor::{CallLimits, ProcessorClient};
+use api::processor::{ANSWER_BYTES_MAX, CallLimits, ProcessorClient};
 use api::router::RouterConfig;
 use ledger::clock::Monotonic;
 use ledger::journal::Position;
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -209,6 +209,22 @@ fn an_endless_answer_leaves_a_doubt() {
 }
 
 #[test]
+fn an_answer_of_just_the_limit_is_read_and_a_longer_one_leaves_a_doubt() {
+    run(async {
+        for (bytes, expected) in [
+            (ANSWER_BYTES_MAX, CallOutcome::Recorded),
+            (ANSWER_BYTES_MAX + 1, CallOutcome::Unknown),
+        ] {
+            let mut site = Site::start().await;
+            let body = r#"{"message":"payment processed successfully"}"#;
+            let padded = format!("{body}{}", " ".repeat(bytes - body.len()));
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n{padded}");
+            assert_eq!(site.answered(&answer, false).await, expected, "{bytes}");
+        }
+    });
+}
+
+#[test]
 fn an_answer_with_an_endless_head_leaves_a_doubt() {
     run(async {
         let mut site = Site::start().await;
@@ -228,9 +244,9 @@ fn a_connection_that_the_processor_closed_is_not_used_again() {
         read_request(&mut stream).await;
         stream.write_all(RECORDED.as_bytes()).await.unwrap();
         assert_eq!(site.outcome().await, CallOutcome::Recorded);
-        drop(stream);
-        // The client sees the end once the runtime looks at its sockets.
-        sleep(Duration::from_millis(50)).await;
+        // The client has seen the end once it closes its own side.
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
         site.client.start(call());
         let mut stream = site.accept().await;
         read_request(&mut stream).await;

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use lb::{LbError, LbSettings};
 use ledger::daemon::{
-    EXIT_SOFTWARE, EXIT_USAGE, abort_on_panic, exit_code, settings, shutdown_signal, start_logging,
+    EXIT_SOFTWARE, EXIT_USAGE, abort_on_panic, create_files_privately, exit_code, settings,
+    shutdown_signal, start_logging,
 };
 use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
     let settings: LbSettings = settings();
     start_logging(settings.log);
+    create_files_privately();
     abort_on_panic();
     if let Err(what) = lb::reserve_descriptors(&settings) {
         return exit_code(Err((EXIT_USAGE, what)));

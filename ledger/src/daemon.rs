@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, ValueEnum};
+use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
@@ -70,7 +71,13 @@ pub trait Settings: CommandFactory + FromArgMatches {
 /// and ends the process with exit code 64.
 #[must_use]
 pub fn settings<S: Settings>() -> S {
-    match read_settings(std::env::args_os(), std::env::vars_os().map(|(name, _)| name)) {
+    settings_from(std::env::args_os())
+}
+
+/// As [`settings`], from these arguments, the first of which is the name of the program.
+#[must_use]
+pub fn settings_from<S: Settings>(arguments: impl IntoIterator<Item = OsString>) -> S {
+    match read_settings(arguments, std::env::vars_os().map(|(name, _)| name)) {
         Ok(settings) => settings,
         Err(error) => {
             // There is nowhere else to say that this could not be said.
@@ -146,6 +153,12 @@ pub fn start_logging(settings: LogSettings) {
     }
 }
 
+/// From now on every file and folder that this process creates is for its owner only, also where a
+/// library creates it.
+pub fn create_files_privately() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
 /// Lets the process have as many descriptors as the operating system allows it, and checks that this
 /// is enough.
 ///
@@ -176,7 +189,13 @@ static PANICS_EXPECTED: AtomicUsize = AtomicUsize::new(0);
 /// From now on a panic of any thread is logged and aborts the process. What goes on after a panic
 /// may have done half of its work; a process that is started again takes it up from its journals.
 pub fn abort_on_panic() {
-    std::panic::set_hook(Box::new(|panic| {
+    abort_on_panic_after(|_| ());
+}
+
+/// As [`abort_on_panic`], with something that is done before the process is aborted. It is given the
+/// panic's message.
+pub fn abort_on_panic_after(last_act: impl Fn(&str) + Send + Sync + 'static) {
+    std::panic::set_hook(Box::new(move |panic| {
         let (what, place) = (panic_message(panic.payload()), place(panic));
         if PANICS_EXPECTED.load(Ordering::Relaxed) > 0 {
             return tracing::warn!("a panic at {place}: {what}");
@@ -186,6 +205,7 @@ pub fn abort_on_panic() {
         if trace.status() == std::backtrace::BacktraceStatus::Captured {
             tracing::error!("{trace}");
         }
+        last_act(&what);
         std::process::abort();
     }));
 }
@@ -338,7 +358,7 @@ mod tests {
 
         if is_child() {
             start_logging(LogSettings { log_format: LogFormat::Json, log_level: LogLevel::Info });
-            abort_on_panic();
+            abort_on_panic_after(|what| eprintln!("the last act after {what}"));
             let _ = std::thread::spawn(|| panic!("a half of the work")).join();
             std::process::exit(0);
         }
@@ -346,6 +366,7 @@ mod tests {
         assert_eq!(output.status.signal(), Some(rustix::process::Signal::ABORT.as_raw()));
         let log = String::from_utf8(output.stderr).unwrap();
         assert!(log.contains("a half of the work") && log.contains("daemon.rs"), "{log}");
+        assert!(log.contains("the last act after a half of the work"), "{log}");
     }
 
     #[test]

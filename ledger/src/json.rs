@@ -18,12 +18,16 @@ pub enum ObjectError {
     /// More than [`OPENINGS_MAX`].
     #[error("it opens more than {OPENINGS_MAX} brackets and braces")]
     TooNested,
+    /// Its bytes are no text.
+    #[error("it is not UTF-8")]
+    NotText,
     /// It is not JSON, or lacks a field.
     #[error("{0}")]
     Json(String),
 }
 
-/// Reads an object. An array of its values is none, although a derived reader would take it for one.
+/// Reads an object. What stands in fields that `T` does not have is skipped, and the escapes in its
+/// texts are not looked at. An array of its values is none, although a derived reader would take it for one.
 ///
 /// # Errors
 /// See [`ObjectError`].
@@ -37,7 +41,9 @@ pub fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ObjectError>
     if openings.count() > OPENINGS_MAX {
         return Err(ObjectError::TooNested);
     }
-    sonic_rs::from_slice(bytes).map_err(|error| {
+    // The JSON library takes bytes as they come, and hands those of a field out as text unchecked.
+    let text = std::str::from_utf8(bytes).map_err(|_| ObjectError::NotText)?;
+    sonic_rs::from_str(text).map_err(|error| {
         // The first line says what is wrong; the others draw the place, with the text around it.
         let message = error.to_string();
         let line = message.lines().next().unwrap_or_default();
@@ -84,6 +90,18 @@ mod tests {
         let deepest = OPENINGS_MAX - 1;
         let text = format!("{{\"_value\":{}{}}}", "[".repeat(deepest), "]".repeat(deepest));
         assert!(object::<Example<'_>>(text.as_bytes()).is_ok());
+        let text = format!("{{\"_value\":[{}{}]}}", "[".repeat(deepest), "]".repeat(deepest));
+        assert_eq!(error(&text), ObjectError::TooNested);
+    }
+
+    /// Found by fuzzing: the JSON library makes a text of whatever bytes stand between quotes.
+    #[test]
+    fn bytes_that_are_no_text_are_refused_wherever_they_stand() {
+        for bytes in
+            [&b"{\"_value\":\"\xff\"}"[..], b"{\"_value\":1,\"x\":\"\xc0\"}", b"{\"\xf8\":1}"]
+        {
+            assert_eq!(object::<Example<'_>>(bytes).unwrap_err(), ObjectError::NotText);
+        }
     }
 
     proptest! {

@@ -388,16 +388,18 @@ impl Body<'_> {
         let written_at = self.moment()?;
         let [kind, processor] = self.take()?;
         let value = self.i64()?;
+        let is_bare = processor == 0 && value == 0;
         let processor = || Processor::from_code(processor);
         let requested_at = || TimestampMs::new(value);
         let status = || u16::try_from(value).ok();
         let event = match kind {
-            1 => Event::Accepted,
+            // A field that a kind does not use is zero.
+            1 if is_bare => Event::Accepted,
             2 => Event::Dispatched { processor: processor()?, requested_at: requested_at()? },
             3 => Event::Failed { processor: processor()?, status: status()? },
             4 => Event::Settled { processor: processor()?, requested_at: requested_at()? },
             5 => Event::Refused { processor: processor()?, status: status()? },
-            6 => Event::Duplicate,
+            6 if is_bare => Event::Duplicate,
             _ => return None,
         };
         amount.is_payment_amount().then_some(PaymentRecord { id, amount, written_at, event })
@@ -498,6 +500,30 @@ mod tests {
             assert_eq!(Request::decode(kind, body), Some(request));
             assert_eq!(Request::decode(kind, &[body, &[0]].concat()), None);
             assert!(body.is_empty() || Request::decode(kind, &body[1..]).is_none());
+        }
+    }
+
+    /// Found by fuzzing: whatever stood in a field that its kind does not use was passed over.
+    #[test]
+    fn a_record_with_something_in_an_unused_field_is_refused() {
+        for event in [Event::Accepted, Event::Duplicate] {
+            let record = PaymentRecord {
+                id: CorrelationId::from_bytes([7; 16]),
+                amount: Cents::new(1990),
+                written_at: TimestampMs::MIN,
+                event,
+            };
+            let response = Response::Payment(Some(record));
+            let mut said = Vec::new();
+            response.encode(1, &mut said);
+            let (kind, body) = (said[8], said[9..].to_vec());
+            assert_eq!(Response::decode(kind, &body), Some(response));
+            let processor = body.len() - 9;
+            for unused in processor..body.len() {
+                let mut body = body.clone();
+                body[unused] = 1;
+                assert_eq!(Response::decode(kind, &body), None, "byte {unused}");
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Uid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -119,12 +120,15 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 /// The peer is of another user, or cannot be told.
 pub fn check_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(socket)?;
-    let own = rustix::process::geteuid();
-    if peer.uid == own || peer.uid.is_root() {
+    if is_trusted(peer.uid, rustix::process::geteuid()) {
         return Ok(());
     }
     let what = format!("a process of user {} may not use this socket", peer.uid.as_raw());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+}
+
+fn is_trusted(peer: Uid, own: Uid) -> bool {
+    peer == own || peer.is_root()
 }
 
 /// How long a peer may take to close its side.
@@ -154,6 +158,8 @@ pub async fn close_with(mut stream: TcpStream, last_bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
 
     #[test]
@@ -165,6 +171,49 @@ mod tests {
             let _listener = listen(&path).unwrap();
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, SOCKET_MODE);
+        });
+    }
+
+    #[test]
+    fn only_the_same_user_and_the_superuser_are_trusted() {
+        let [root, own, other] = [0, 1000, 1001].map(Uid::from_raw);
+        assert!(is_trusted(own, own) && is_trusted(root, own) && is_trusted(root, root));
+        assert!(!is_trusted(other, own) && !is_trusted(own, root));
+    }
+
+    /// A process of another user connects to this one's socket, as far as the file's mode lets it.
+    #[test]
+    fn a_process_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not checked: only the superuser can start a process of another user");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store.sock");
+            let listener = listen(&path).unwrap();
+            for (path, mode) in [(folder.path(), 0o755), (path.as_path(), 0o666)] {
+                std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+            }
+            for (user, is_refused) in [(65_534, true), (0, false)] {
+                let connect = "import socket, sys; s = socket.socket(socket.AF_UNIX); \
+                               s.connect(sys.argv[1]); s.recv(1)";
+                let child = std::process::Command::new("python3")
+                    .args(["-c", connect])
+                    .arg(&path)
+                    .uid(user)
+                    .current_dir("/")
+                    .spawn();
+                let Ok(mut child) = child else {
+                    eprintln!("not checked: there is no python3 to run as another user");
+                    return;
+                };
+                let stream = listener.accept().await.unwrap();
+                assert_eq!(check_peer(stream.as_fd()).is_err(), is_refused, "user {user}");
+                drop(stream);
+                child.wait().unwrap();
+            }
         });
     }
 

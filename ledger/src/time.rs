@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::fmt::temporal::DateTimePrinter;
+use jiff::civil::{DateTime, Time};
+use jiff::fmt::temporal::{DateTimePrinter, Pieces};
 use jiff::tz::TimeZone;
 
 /// Digits of a fraction of a second that the time library reads: nanoseconds.
@@ -143,14 +143,8 @@ impl Moment {
     fn parse(text: &str) -> Result<Self, MomentError> {
         let error = || MomentError { text: text.chars().take(64).collect() };
         let (kept, beyond) = cut_fraction(text);
-        let timestamp = kept
-            .parse::<Timestamp>()
-            .or_else(|_| {
-                // The contract's bounds are in UTC, so a text without an offset is read as UTC.
-                let civil: DateTime = kept.parse()?;
-                TimeZone::UTC.to_timestamp(civil)
-            })
-            .map_err(|_| error())?;
+        let timestamp =
+            kept.parse::<Timestamp>().ok().or_else(|| in_utc(&kept)).ok_or_else(error)?;
         Ok(Self { nanoseconds: timestamp.as_nanosecond(), beyond })
     }
 
@@ -170,6 +164,17 @@ impl Moment {
             .and_then(TimestampMs::new)
             .ok_or_else(|| MomentError { text: text.to_owned() })
     }
+}
+
+/// The moment of a text that says nothing of a place: the contract's bounds are in UTC, so it is read
+/// as UTC. One that does say and was not read as such means something else.
+fn in_utc(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    if pieces.offset().is_some() || pieces.time_zone_annotation().is_some() {
+        return None;
+    }
+    let civil = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or(Time::midnight()));
+    TimeZone::UTC.to_timestamp(civil).ok()
 }
 
 /// Cuts a fraction of a second to the digits that the time library reads, and tells whether any
@@ -222,6 +227,22 @@ mod tests {
         {
             let error = text.parse::<TimestampMs>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    /// Found by fuzzing: where the moment was out of range, or a zone had no offset beside it, the
+    /// text was read as if it were in UTC.
+    #[test]
+    fn an_offset_or_a_zone_is_never_passed_over() {
+        assert_eq!(at("9999-12-30T22:00:00"), TimestampMs::MAX);
+        for text in [
+            "9999-12-30T21:00:00-02:00",
+            "9999-12-30T15:32:35-23",
+            "0000-01-01T00:00:00+01:00",
+            "2025-07-15T12:00:00[Europe/Rome]",
+            "2025-07-15T12:00:00[+02:00]",
+        ] {
+            assert!(text.parse::<TimestampMs>().is_err(), "{text}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! DIR/journal/api-1/0000000001.journal   the journal of an API instance: the truth
 //! DIR/store/claims.log                   which records were decided upon, in order: the truth
 //! DIR/store/sled-N/, DIR/store/index/    views of the above, which can be deleted at any time
+//! DIR/store/suspect                      that the database is not to be trusted
 //! DIR/health/lease, DIR/health/state     who asks the processors for their health, and the answer
 //! DIR/run/                               sockets and pid files
 //! ```

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ledger::clock::Monotonic;
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Connection, PATIENCE, get, pay};
+use support::{Connection, PATIENCE, get, pay, put};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_payment-processor");
 
@@ -67,6 +67,28 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn the_log_tells_no_token_at_any_level() {
+    let mut command = Command::new(BINARY);
+    command.args(["--listen=127.0.0.1:0", "--token=open-sesame", "--log-level=debug"]);
+    let process = Process::start(&mut command);
+    let mut log = process.first_line.clone();
+    let mut connection = Connection::open(process.addresses()[0]);
+    let with_token =
+        |request: String, token: &str| request.replace("Token: 123", &format!("Token: {token}"));
+    assert_eq!(connection.ask(pay(1)).status, 200);
+    let summary = get("/admin/payments-summary");
+    assert_eq!(connection.ask(with_token(summary.clone(), "wrong-sesame")).status, 401);
+    assert_eq!(connection.ask(with_token(summary.clone(), "open-sesame")).status, 200);
+    let change = put("/admin/configurations/token", r#"{"token":"other-sesame"}"#);
+    assert_eq!(connection.ask(with_token(change, "open-sesame")).status, 204);
+    assert_eq!(connection.ask(with_token(summary, "other-sesame")).status, 200);
+    let (code, rest) = process.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+    log += &rest;
+    assert!(log.contains("listening on") && !log.contains("sesame"), "{log}");
 }
 
 #[test]
@@ -165,7 +187,7 @@ fn a_signal_ends_it_with_0_also_while_payments_run_and_calls_are_held() {
         let process = Process::start(Command::new(BINARY).args(["--listen", "127.0.0.1:0"]));
         let address = process.addresses()[0];
         let mut connections: Vec<_> = (0..3).map(|_| Connection::open(address)).collect();
-        let delay = support::put("/admin/configurations/delay", r#"{"delay":3600000}"#);
+        let delay = put("/admin/configurations/delay", r#"{"delay":3600000}"#);
         assert_eq!(connections[0].ask(delay).status, 200);
         assert_eq!(connections[0].ask(get("/payments/service-health")).status, 200);
         connections[0].send(get("/payments/service-health"));
@@ -185,7 +207,7 @@ fn the_log_has_a_line_at_the_start_and_none_per_request_and_never_a_token() {
     );
     assert!(process.first_line.contains("fee=0.05"), "{}", process.first_line);
     let mut connection = Connection::open(process.addresses()[0]);
-    let change = support::put("/admin/configurations/token", r#"{"token":"open-barley"}"#);
+    let change = put("/admin/configurations/token", r#"{"token":"open-barley"}"#);
     assert_eq!(connection.ask(&change).status, 401);
     let admitted = change.replace("Token: 123", "Token: open-sesame");
     assert_eq!(connection.ask(admitted).status, 204);

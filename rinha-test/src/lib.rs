@@ -2,6 +2,9 @@
 //! payments, and compares all books. `contest.js` and `scoring.js` are the contest's test.
 
 pub mod books;
+pub mod chaos;
+pub mod faults;
 pub mod flood;
 pub mod http;
+pub mod route_lab;
 pub mod up;

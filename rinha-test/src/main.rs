@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use ledger::daemon::EXIT_USAGE;
+use ledger::daemon::{EXIT_USAGE, create_files_privately};
+use rinha_test::chaos::{self, ChaosSettings};
 use rinha_test::flood::{self, FloodSettings};
+use rinha_test::route_lab::{self, LabSettings};
 use rinha_test::up::{self, UpSettings, child};
 
 /// Runs the payment router on this machine, floods it with payments, and compares all books.
@@ -23,11 +25,16 @@ enum Command {
     Up(UpSettings),
     /// Post payments as fast as they go, wait until they are settled, and compare all books
     Flood(FloodSettings),
+    /// Run a system of its own under load, inject faults drawn from a seed, and compare all books
+    Chaos(ChaosSettings),
+    /// Try the router on seeded outages in simulated time, against the best that anyone could earn
+    RouteLab(LabSettings),
     #[command(name = child::SUBCOMMAND, hide = true)]
     Child(child::ChildSettings),
 }
 
 fn main() -> ExitCode {
+    create_files_privately();
     let settings = match Settings::try_parse() {
         Ok(settings) => settings,
         Err(error) => {
@@ -59,6 +66,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Flood(settings) => {
             let report = flood::run(&settings).context("the flood was not completed")?;
             Ok(if report.right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Chaos(settings) => {
+            let report = chaos::run(settings).context("the chaos run was not completed")?;
+            let right = report.is_none_or(|report| report.is_right());
+            Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::RouteLab(settings) => {
+            route_lab::main(&settings).context("the laboratory's figures are lost")?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Child(settings) => match child::run(settings)? {},
     }

@@ -5,7 +5,10 @@
 mod live;
 mod support;
 
-use ledger::Processor;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use ledger::{Processor, RangeMs};
 use live::load::Load;
 use live::{Live, id, ids, payment};
 use rustix::process::Signal;
@@ -34,6 +37,84 @@ fn every_process_of_the_router_may_be_killed_under_load() {
     // A client has one request in flight, and loses at most that one to each kill; the kill of the
     // balancer costs it none.
     assert!(posted.unanswered.len() <= 8 * 5, "{posted:?}");
+}
+
+/// The folder of a file is private as well, but a copy of it elsewhere may not be.
+#[test]
+fn everything_that_is_kept_is_for_its_owner_only() {
+    let live = Live::start();
+    let load = Load::start(live.port(), 2);
+    load.wait_for_more(BETWEEN_FAULTS);
+    load.stop_and_repeat();
+    live.wait_until_it_answers();
+    let root = live.volume().root().to_owned();
+    wait_for("a published report", || live.volume().health().join("state").exists().then_some(()));
+    let mut folders = vec![root.clone()];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            // A file that was renamed or removed meanwhile tells nothing.
+            let Ok(metadata) = path.symlink_metadata() else { continue };
+            assert_eq!(metadata.permissions().mode() & 0o077, 0, "{}", path.display());
+            count += 1;
+            if metadata.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(count > 20, "{count} files were looked at");
+}
+
+/// The database is damaged while the store runs, which is then killed and started again, or finds out
+/// by itself.
+#[test]
+fn the_stores_database_may_be_destroyed_under_load() {
+    type Damage = fn(&Path);
+    let damages: [Damage; 4] = [
+        |database| drop(std::fs::remove_dir_all(database)),
+        |database| change_files(database, Vec::clear),
+        |database| change_files(database, |bytes| bytes.fill(0xa5)),
+        |database| {
+            change_files(database, |bytes| {
+                let middle = bytes.len() / 2;
+                bytes[middle / 2..middle].fill(0xa5);
+            });
+        },
+    ];
+    let live = Live::that_restarts();
+    let load = Load::start(live.port(), 8);
+    for damage in damages {
+        for is_killed in [true, false] {
+            load.wait_for_more(BETWEEN_FAULTS);
+            live.wait_until_it_answers();
+            damage(&live.volume().store().join("sled-0"));
+            load.wait_for_more(BETWEEN_FAULTS);
+            if is_killed {
+                // It may have ended by itself, and be about to be started again.
+                let _ = live.system().signal("store", Signal::KILL);
+            }
+            live.wait_until_it_answers();
+        }
+    }
+    let posted = load.stop_and_repeat();
+    wait_for("all payments to be settled", || {
+        let answer = live.router().summary(RangeMs::ALL).ok()?;
+        let count: u64 = answer.iter().map(|totals| totals.count).sum();
+        (count >= u64::from(posted.count)).then_some(())
+    });
+    assert_eq!(live.agreed_books(), ids(posted.count));
+}
+
+/// Changes the bytes of each file of a folder, as far as it is there.
+fn change_files(folder: &Path, mut change: impl FnMut(&mut Vec<u8>)) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if let Ok(mut bytes) = std::fs::read(&path) {
+            change(&mut bytes);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ use live::{Live, id, ids, payment};
 /// A request that is answered with an error, after which the connection goes on.
 const BAD_REQUESTS: &[(&str, &str, u16, &str)] = &[
     ("GET", "/", 404, "there is nothing at this path"),
+    ("GET", "/admin/payments-summary", 404, "there is nothing at this path"),
+    ("PUT", "/admin/configurations/delay", 404, "there is nothing at this path"),
     ("GET", "/payments", 405, "this path takes POST only"),
     ("DELETE", "/payments-summary", 405, "this path takes GET only"),
     ("GET", "/payments/nobody", 400, "correlationId must be a UUID"),
@@ -208,12 +210,20 @@ fn what_is_too_large_is_refused_before_it_is_read() {
         |bytes| format!("GET /health HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(bytes));
     let mut connection = live.connect();
     assert_eq!(connection.ask(header(12 << 10)).status, 200);
-    assert_eq!(connection.ask(header(64 << 10)).status, 431);
+    let answer = connection.ask(header(64 << 10));
+    assert_eq!((answer.status, answer.body.as_str()), (431, ""));
 
-    // A body of just the limit is fine.
-    let padded = format!("{}{}", payment(0), " ".repeat(4096 - payment(0).len()));
-    assert_eq!(live.connect().post("/payments", &padded).status, 202);
-    live.wait_settled(1);
+    // A body of just the limit is fine, however it comes, and a byte more is not.
+    let padded =
+        |number, bytes| format!("{}{}", payment(number), " ".repeat(bytes - payment(number).len()));
+    let mut connection = live.connect();
+    assert_eq!(connection.post("/payments", &padded(0, 4096)).status, 202);
+    assert_eq!(connection.ask(chunked(&padded(1, 4096), 1000)).status, 202);
+    for request in [post("/payments", &padded(2, 4097)), chunked(&padded(3, 4097), 1000)] {
+        assert_eq!(live.connect().ask(request).status, 413);
+    }
+    live.wait_settled(2);
+    assert_eq!(live.agreed_books(), ids(2));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ledger::disk::folder::FolderDisk;
 use ledger::disk::{Disk, DiskFile};
@@ -20,13 +21,19 @@ use crate::database::{Database, DatabaseError, Settled, remove_if_there};
 use crate::decisions::{Decided, DecisionError, Decisions};
 use crate::index::{
     Found, Index, IndexError, IndexJob, Indexer, Kind, LookError, SealedSegment, SegmentKey,
-    index_file_segment,
+    index_file_name, index_file_segment,
 };
+use crate::suspicion::Suspicion;
 
 /// Records that are read from a journal at a time.
 const READ_RECORDS_MAX: usize = 8192;
-/// Settled payments that are added to the database at a time.
+/// Settled payments that are added to the database at a time while others wait for answers.
 const APPLY_PAYMENTS_MAX: usize = 1024;
+/// Settled payments that are added to the database at a time while it is made anew.
+const REBUILD_PAYMENTS_MAX: usize = 8192;
+/// Segments that may wait to be indexed while journals are read at the start, so that not all of
+/// them are in memory.
+const INDEXING_MAX: usize = 1;
 
 /// The file with the key of the index's fingerprints.
 const HASH_KEY_FILE: &str = "key";
@@ -48,6 +55,9 @@ pub enum BooksError {
     /// The database fails.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// The store was told to end before it had read the journals.
+    #[error("told to end before the journals were read")]
+    Stopped,
     /// The operating system refuses something else.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -96,6 +106,7 @@ pub struct Books {
     volume: Volume,
     cache_bytes: u64,
     hash_key: [u8; 16],
+    boot_id: [u8; 16],
     index_disk: FolderDisk,
     instances: BTreeMap<u16, Instance>,
     decisions: Decisions<FolderDisk>,
@@ -133,23 +144,38 @@ impl Books {
         cache_bytes: u64,
         boot_id: [u8; 16],
     ) -> Result<(Self, Opened), BooksError> {
-        if let Some(opened) = Self::try_open(volume, cache_bytes, boot_id)? {
-            return Ok(opened);
-        }
-        let again = Self::try_open(volume, cache_bytes, boot_id)?;
-        Ok(again.expect("an empty database has nothing that the journals have not"))
+        Self::open_unless(&AtomicBool::new(false), volume, cache_bytes, boot_id)
     }
 
-    /// As [`Books::open`]. `None` where the database turned out to have what the journals have not;
-    /// it is removed then.
-    fn try_open(
+    /// As [`Books::open`], until another thread says to stop.
+    ///
+    /// # Errors
+    /// As [`Books::open`], or it was stopped.
+    pub fn open_unless(
+        stop: &AtomicBool,
         volume: &Volume,
         cache_bytes: u64,
         boot_id: [u8; 16],
-    ) -> Result<Option<(Self, Opened)>, BooksError> {
+    ) -> Result<(Self, Opened), BooksError> {
+        match Self::try_open(stop, volume, cache_bytes, boot_id) {
+            // What is wrong with a view that was just begun anew is not wrong with the view.
+            Err(BooksError::Database(error)) if error.speaks_against_the_view() => {
+                Suspicion::of(volume).raise(&error.to_string());
+            }
+            opened => return opened,
+        }
+        Self::try_open(stop, volume, cache_bytes, boot_id)
+    }
+
+    fn try_open(
+        stop: &AtomicBool,
+        volume: &Volume,
+        cache_bytes: u64,
+        boot_id: [u8; 16],
+    ) -> Result<(Self, Opened), BooksError> {
         let store_disk = folder(&volume.store())?;
         let (decisions, claims) = Decisions::open(store_disk, boot_id)?;
-        let index_disk = folder(&volume.store().join(INDEX_FOLDER))?;
+        let index_disk = index_folder(&volume.store().join(INDEX_FOLDER))?;
         let database_path = database_path(volume, decisions.purge());
         remove_other_databases(volume, &database_path)?;
         if !decisions.same_boot() && database_path.exists() {
@@ -160,25 +186,22 @@ impl Books {
             volume: volume.clone(),
             cache_bytes,
             hash_key: hash_key(&index_disk)?,
+            boot_id,
             indexer: Indexer::start(index_disk.clone())
                 .map_err(failed("start a thread for", &volume.store()))?,
             index_disk,
             instances: BTreeMap::new(),
             decisions,
             index: Index::default(),
-            database: Database::open(&database_path, cache_bytes)?,
+            database: open_database(volume, &database_path, cache_bytes)?,
             unapplied: VecDeque::new(),
         };
         books.find_survivors()?;
-        let records_count = books.read_from_scratch()?;
+        let records_count = books.read_from_scratch(stop)?;
         if books.database_is_ahead() {
-            tracing::warn!(
-                "the database has more than the journals, which lost their ends; it is rebuilt"
-            );
-            drop(books);
-            remove_if_there(&database_path).map_err(failed("remove", &database_path))?;
-            return Ok(None);
+            return Err(books.database.incomplete().into());
         }
+        books.database.check_total(books.index.settled().map_err(DatabaseError::from)?)?;
         books.remove_stale_indexes()?;
         for claim in claims {
             books.decisions.decide_again(&mut books.index, claim)?;
@@ -186,16 +209,34 @@ impl Books {
         books.decisions.keep()?;
         books.close_segments()?;
         let opened = Opened { instances_count: books.instances.len(), records_count };
-        Ok(Some((books, opened)))
+        Ok((books, opened))
     }
 
     /// Reads all journals of the volume, from where each is not in index and database yet.
-    fn read_from_scratch(&mut self) -> Result<u64, BooksError> {
+    fn read_from_scratch(&mut self, stop: &AtomicBool) -> Result<u64, BooksError> {
         let instances = self.volume.instances().map_err(failed("read", &self.volume.journals()))?;
         let mut records_count = 0;
         for instance in instances {
             self.add_instance(instance)?;
-            records_count += self.read_instance(instance)?;
+            loop {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(BooksError::Stopped);
+                }
+                let count = self.read_some(instance)?;
+                records_count += count as u64;
+                if count < READ_RECORDS_MAX {
+                    break;
+                }
+                while self.unapplied.len() >= REBUILD_PAYMENTS_MAX {
+                    self.apply_up_to(REBUILD_PAYMENTS_MAX)?;
+                }
+                self.close_segments()?;
+                while self.indexer.pending_count() > INDEXING_MAX
+                    && let Some(finished) = self.indexer.finish()
+                {
+                    self.take_indexed(finished);
+                }
+            }
         }
         self.apply()?;
         Ok(records_count)
@@ -226,7 +267,7 @@ impl Books {
             self.decisions.set_decided(instance, first_unindexed);
         }
         let read_from = apply_from.min(first_unindexed);
-        let reader = JournalReader::new(disk.clone(), instance, read_from);
+        let reader = JournalReader::new(disk.clone(), instance, read_from).under_boot(self.boot_id);
         let state = Instance { disk, reader, apply_from, sealed: VecDeque::new() };
         self.instances.insert(instance, state);
         Ok(())
@@ -244,12 +285,18 @@ impl Books {
             return Ok(true);
         }
         let Some(key) = self.segment_key(instance, disk, number, cut)? else { return Ok(false) };
-        match SealedSegment::open(&self.index_disk, disk.clone(), key)? {
-            Some(sealed) => {
+        match SealedSegment::open(&self.index_disk, disk.clone(), key) {
+            Ok(Some(sealed)) => {
                 self.index.add_sealed(instance, sealed);
                 Ok(true)
             }
-            None => Ok(false),
+            Ok(None) => Ok(false),
+            Err(error) => {
+                tracing::warn!("{error}; that file of the index is made again");
+                let path = self.index_disk.path().join(index_file_name(instance, number));
+                remove_if_there(&path).map_err(failed("remove", &path))?;
+                Ok(false)
+            }
         }
     }
 
@@ -314,15 +361,17 @@ impl Books {
         let count = state.reader.read(READ_RECORDS_MAX, |position, record| match record {
             Record::Payment(record) => {
                 decisions.record(index, instance, position, record);
-                if let Event::Settled { processor, requested_at } = record.event
-                    && position >= apply_from
-                {
+                if let Event::Settled { processor, requested_at } = record.event {
                     let (id, amount) = (record.id, record.amount);
-                    let payment = Settled { id, amount, processor, requested_at };
-                    unapplied.push_back(Unapplied { instance, position, payment });
+                    index.add_settled(instance, position, processor, amount);
+                    if position >= apply_from {
+                        let payment = Settled { id, amount, processor, requested_at };
+                        unapplied.push_back(Unapplied { instance, position, payment });
+                    }
                 }
             }
             Record::Sealed(_) => sealed.push_back(position.segment),
+            Record::Synced(_) => {}
         })?;
         Ok(count)
     }
@@ -354,10 +403,14 @@ impl Books {
     /// # Errors
     /// The database fails.
     pub fn apply_some(&mut self) -> Result<bool, BooksError> {
+        self.apply_up_to(APPLY_PAYMENTS_MAX)
+    }
+
+    fn apply_up_to(&mut self, payments_max: usize) -> Result<bool, BooksError> {
         if self.unapplied.is_empty() {
             return Ok(false);
         }
-        let count = self.unapplied.len().min(APPLY_PAYMENTS_MAX);
+        let count = self.unapplied.len().min(payments_max);
         let mut offsets = BTreeMap::new();
         let mut payments = Vec::with_capacity(count);
         for unapplied in self.unapplied.range(..count) {
@@ -381,6 +434,7 @@ impl Books {
     pub fn sum(&mut self, range: RangeMs) -> Result<[Totals; 2], BooksError> {
         self.read_all()?;
         self.apply()?;
+        self.database.check_total(self.index.settled().map_err(DatabaseError::from)?)?;
         Ok(self.database.sum(range)?)
     }
 
@@ -522,6 +576,7 @@ impl Books {
         Ok(())
     }
 
+    /// Whether journals lost their ends, and the database has more.
     fn database_is_ahead(&self) -> bool {
         self.instances.values().any(|state| state.apply_from > state.reader.position())
     }
@@ -533,14 +588,7 @@ impl Books {
     /// A segment's head cannot be read.
     pub fn close_segments(&mut self) -> Result<(), BooksError> {
         while let Some(finished) = self.indexer.try_finish() {
-            match finished {
-                Ok((instance, segment)) => self.index.finish(instance, segment),
-                Err(error) => {
-                    tracing::error!(
-                        "{error}. The segment's index stays in memory until a new start"
-                    );
-                }
-            }
+            self.take_indexed(finished);
         }
         let mut jobs = Vec::new();
         for (instance, state) in &mut self.instances {
@@ -561,6 +609,29 @@ impl Books {
         }
         Ok(())
     }
+
+    fn take_indexed(&mut self, finished: Result<(u16, SealedSegment<FolderDisk>), IndexError>) {
+        match finished {
+            Ok((instance, segment)) => self.index.finish(instance, segment),
+            Err(error) => {
+                tracing::error!("{error}. The segment's index stays in memory until a new start");
+            }
+        }
+    }
+}
+
+/// Opens the database, or begins it anew where the store before left a suspicion. Opening a damaged
+/// one may end the process, so it is suspect meanwhile.
+fn open_database(volume: &Volume, path: &Path, cache_bytes: u64) -> Result<Database, BooksError> {
+    let suspicion = Suspicion::of(volume);
+    let reason = suspicion.reason().map_err(failed("look for", &volume.store()))?;
+    suspicion.raise("the store before this one ended while it opened it");
+    let database = match reason {
+        Some(why) => Database::begin_anew(path, cache_bytes, &why)?,
+        None => Database::open(path, cache_bytes)?,
+    };
+    suspicion.clear().map_err(failed("remove a mark from", &volume.store()))?;
+    Ok(database)
 }
 
 /// Payments of a journal that were on their way to a processor, or may have been there, at a place.
@@ -639,12 +710,25 @@ fn hash_key(disk: &FolderDisk) -> Result<[u8; 16], BooksError> {
     {
         return Ok(key);
     }
+    remove_if_there(&path).map_err(failed("remove", &path))?;
     let mut key = [0; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut key))
         .map_err(failed("read", Path::new("/dev/urandom")))?;
     std::fs::write(&path, key).map_err(failed("write", &path))?;
     Ok(key)
+}
+
+/// The folder of the index, made anew where it cannot be read.
+fn index_folder(path: &Path) -> Result<FolderDisk, BooksError> {
+    if let Ok(disk) = FolderDisk::create(path)
+        && disk.names().is_ok()
+    {
+        return Ok(disk);
+    }
+    tracing::warn!("{} cannot be read; the index is made again", path.display());
+    remove_if_there(path).map_err(failed("remove", path))?;
+    folder(path)
 }
 
 fn folder(path: &Path) -> Result<FolderDisk, BooksError> {

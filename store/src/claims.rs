@@ -55,6 +55,15 @@ pub enum ClaimsError {
         /// Why not.
         source: io::Error,
     },
+    /// Another store holds the lock.
+    #[error(
+        "another store runs on {folder}, and one alone may: stop that one, or give this one another \
+         --data (its pid is in the file `lock` there)"
+    )]
+    InUse {
+        /// The store's folder.
+        folder: String,
+    },
     /// The bytes are not what was written there.
     #[error(
         "{file} is damaged at byte {offset}. Stop all processes; if no payment was posted twice \
@@ -115,14 +124,25 @@ pub struct ClaimLog<D: Disk> {
     cut_before_write: bool,
 }
 
+/// By instance, the end of what the last purge made void, without the store's lock: for who only reads.
+///
+/// # Errors
+/// The log cannot be read, or is damaged.
+pub fn read_cuts<D: Disk>(disk: &D) -> Result<BTreeMap<u16, Position>, ClaimsError> {
+    read_log(disk, [0; 16]).map(|kept| kept.checkpoint.cuts)
+}
+
 impl<D: Disk> ClaimLog<D> {
     /// Takes the store's lock and reads the log. A torn tail is left out: nobody heard of that claim.
     ///
     /// # Errors
     /// Another store runs, or the log cannot be read, or is damaged.
     pub fn open(disk: D, boot_id: [u8; 16]) -> Result<(Self, Kept), ClaimsError> {
-        let lock = disk.lock().map_err(failed(&disk, "lock", ""))?;
-        let mut log = Self {
+        let lock = disk.lock().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => ClaimsError::InUse { folder: disk.describe("") },
+            _ => failed(&disk, "lock", "")(error),
+        })?;
+        let log = Self {
             disk,
             _lock: lock,
             boot_id,
@@ -132,56 +152,13 @@ impl<D: Disk> ClaimLog<D> {
             claims_count: 0,
             cut_before_write: false,
         };
-        let mut kept = log.read()?;
+        let mut kept = read_log(&log.disk, boot_id)?;
         if !kept.same_boot {
             kept.claims.clear();
             kept.checkpoint.decided.clear();
             kept.checkpoint.losers.clear();
         }
         Ok((log, kept))
-    }
-
-    fn read(&mut self) -> Result<Kept, ClaimsError> {
-        let mut kept = Kept::default();
-        let Kept { checkpoint, claims, same_boot } = &mut kept;
-        let file = match self.disk.open_read_only(NAME) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(kept);
-            }
-            file => file.map_err(failed(&self.disk, "open", NAME))?,
-        };
-        let size = file.size().map_err(failed(&self.disk, "read", NAME))?;
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        let count = file.read_at(0, &mut bytes).map_err(failed(&self.disk, "read", NAME))?;
-        let damaged = |offset: usize| ClaimsError::Damaged {
-            file: self.disk.describe(NAME),
-            offset: offset as u64,
-        };
-        let (head, body) = bytes[..count].split_first_chunk().ok_or_else(|| damaged(0))?;
-        let head = Head::decode(head).ok_or_else(|| damaged(0))?;
-        checkpoint.purge = head.purge;
-        *same_boot = head.boot_id == self.boot_id;
-        let head_checksum = head.checksum();
-        let (entries, _) = body.as_chunks::<ENTRY_BYTES>();
-        for (index, entry) in entries.iter().enumerate() {
-            let offset = HEAD_BYTES + index * ENTRY_BYTES;
-            let Some((kind, instance, position, id)) = decode_entry(entry, head_checksum, index)
-            else {
-                // Zeros up to the end are a write that the power cut short.
-                if bytes[offset..count].iter().all(|byte| *byte == 0) {
-                    break;
-                }
-                return Err(damaged(offset));
-            };
-            match kind {
-                KIND_CUT => drop(checkpoint.cuts.insert(instance, position)),
-                KIND_DECIDED_BEFORE => drop(checkpoint.decided.insert(instance, position)),
-                KIND_LOSER => drop(checkpoint.losers.insert((instance, position), id)),
-                KIND_CLAIM => claims.push(Claim { instance, through: position }),
-                _ => return Err(damaged(offset)),
-            }
-        }
-        Ok(kept)
     }
 
     /// Replaces the log by one that begins with this checkpoint, in one step.
@@ -261,6 +238,47 @@ impl<D: Disk> ClaimLog<D> {
         self.claims_count += 1;
         Ok(())
     }
+}
+
+/// Reads the log of this folder, under this boot of the machine.
+fn read_log<D: Disk>(disk: &D, boot_id: [u8; 16]) -> Result<Kept, ClaimsError> {
+    let mut kept = Kept::default();
+    let Kept { checkpoint, claims, same_boot } = &mut kept;
+    let file = match disk.open_read_only(NAME) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(kept);
+        }
+        file => file.map_err(failed(disk, "open", NAME))?,
+    };
+    let size = file.size().map_err(failed(disk, "read", NAME))?;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+    let count = file.read_at(0, &mut bytes).map_err(failed(disk, "read", NAME))?;
+    let damaged =
+        |offset: usize| ClaimsError::Damaged { file: disk.describe(NAME), offset: offset as u64 };
+    let (head, body) = bytes[..count].split_first_chunk().ok_or_else(|| damaged(0))?;
+    let head = Head::decode(head).ok_or_else(|| damaged(0))?;
+    checkpoint.purge = head.purge;
+    *same_boot = head.boot_id == boot_id;
+    let head_checksum = head.checksum();
+    let (entries, _) = body.as_chunks::<ENTRY_BYTES>();
+    for (index, entry) in entries.iter().enumerate() {
+        let offset = HEAD_BYTES + index * ENTRY_BYTES;
+        let Some((kind, instance, position, id)) = decode_entry(entry, head_checksum, index) else {
+            // Zeros up to the end are a write that the power cut short.
+            if bytes[offset..count].iter().all(|byte| *byte == 0) {
+                break;
+            }
+            return Err(damaged(offset));
+        };
+        match kind {
+            KIND_CUT => drop(checkpoint.cuts.insert(instance, position)),
+            KIND_DECIDED_BEFORE => drop(checkpoint.decided.insert(instance, position)),
+            KIND_LOSER => drop(checkpoint.losers.insert((instance, position), id)),
+            KIND_CLAIM => claims.push(Claim { instance, through: position }),
+            _ => return Err(damaged(offset)),
+        }
+    }
+    Ok(kept)
 }
 
 fn failed<D: Disk>(

@@ -6,12 +6,19 @@
 //! | key | value |
 //! |---|---|
 //! | `o`, instance (2) | the place in that instance's journal up to which the view is applied (8) |
-//! | `p`, processor (1), level (1), bucket (8) | count (8), cents (8); on level 0 then a correlation id (16) and cents (8) per payment |
+//! | `p`, processor (1), level (1), bucket (8) | count (8), cents (8); on level 1 then, per payment, its millisecond within the bucket (1), correlation id (16) and cents (8) |
+//! | `v` | the version of all this (1) |
+//!
+//! Level 0, a bucket per millisecond, is not kept: it is in the payments of level 1. What sled costs is
+//! mostly per key.
 //!
 //! The view is disposable. If sled cannot open it, panics over it, or gives totals that disagree with
 //! each other, it is set aside and an empty one takes its place, to be filled from the journals.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ledger::daemon::expecting_panics;
@@ -24,7 +31,16 @@ use crate::pyramid::{self, LEVELS_COUNT};
 
 const OFFSET_PREFIX: u8 = b'o';
 const PAYMENT_PREFIX: u8 = b'p';
+const VERSION_KEY: [u8; 1] = [b'v'];
+const VERSION: [u8; 1] = [2];
 const TOTALS_BYTES: usize = 16;
+const PACKED_BYTES: usize = 25;
+/// The level whose buckets have the payments.
+const BOTTOM_LEVEL: u8 = 1;
+const TOP_LEVEL: u8 = LEVELS_COUNT - 1;
+
+/// A bucket's number and totals.
+type Bucket = (u64, Totals);
 
 /// How often sled writes what changed to the disk. Nothing depends on it but the time that the next
 /// start takes.
@@ -73,6 +89,12 @@ pub enum DatabaseError {
         /// The folder.
         path: PathBuf,
     },
+    /// Totals that must be equal are not.
+    #[error("the database {path} has not what the journals have")]
+    Incomplete {
+        /// The folder.
+        path: PathBuf,
+    },
     /// More money than a total can hold.
     #[error(transparent)]
     Overflow(#[from] TotalOverflow),
@@ -84,6 +106,20 @@ pub struct Database {
     path: PathBuf,
 }
 
+impl DatabaseError {
+    /// Whether an empty view in the place of this one may help.
+    #[must_use]
+    pub fn speaks_against_the_view(&self) -> bool {
+        match self {
+            Self::Sled { source: sled::Error::Io(error), .. } => {
+                !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            Self::Sled { .. } | Self::Value { .. } | Self::Incomplete { .. } => true,
+            Self::SetAside { .. } | Self::Overflow(_) => false,
+        }
+    }
+}
+
 impl Database {
     /// Opens the view at this path, or sets a damaged one aside and begins an empty one.
     ///
@@ -92,14 +128,7 @@ impl Database {
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
         match Self::try_open(path, cache_bytes) {
             Ok(database) => Ok(database),
-            Err(why) => {
-                tracing::warn!(
-                    "the database {} is damaged ({why}); it is set aside with the ending \
-                     {SET_ASIDE_SUFFIX}, and rebuilt from the journals",
-                    path.display()
-                );
-                Self::begin_anew(path, cache_bytes)
-            }
+            Err(why) => Self::begin_anew(path, cache_bytes, &why),
         }
     }
 
@@ -107,7 +136,12 @@ impl Database {
     ///
     /// # Errors
     /// It cannot be moved, or the empty one cannot be opened.
-    fn begin_anew(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+    pub fn begin_anew(path: &Path, cache_bytes: u64, why: &str) -> Result<Self, DatabaseError> {
+        tracing::warn!(
+            "the database {} is not to be trusted ({why}); it is set aside with the ending \
+             {SET_ASIDE_SUFFIX}, and rebuilt from the journals",
+            path.display()
+        );
         set_aside(path)?;
         Self::open_sled(path, cache_bytes)
             .map_err(|source| DatabaseError::Sled { path: path.to_owned(), source })
@@ -129,11 +163,18 @@ impl Database {
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(FLUSH_EVERY_MS))
             .open()?;
+        if !db.was_recovered() {
+            db.insert(VERSION_KEY, &VERSION)?;
+        }
         Ok(Self { db, path: path.to_owned() })
     }
 
-    /// Checks that each level of the pyramid has the same totals.
+    /// Checks that this version wrote the view, and that each level of the pyramid has the same totals.
     fn check(&self) -> Result<(), DatabaseError> {
+        let version = self.db.get(VERSION_KEY).map_err(|error| self.sled(error))?;
+        if version.is_none_or(|version| version != VERSION) {
+            return Err(self.bad_value());
+        }
         for processor in Processor::ALL {
             let top = self.sum_level(processor, LEVELS_COUNT - 1)?;
             for level in (1..LEVELS_COUNT - 1).rev() {
@@ -151,13 +192,7 @@ impl Database {
     }
 
     fn sum_level(&self, processor: Processor, level: u8) -> Result<Totals, DatabaseError> {
-        let mut totals = Totals::default();
-        let range = bucket_key(processor, level, 0)..=bucket_key(processor, level, u64::MAX);
-        for entry in self.db.range(range) {
-            let (_, value) = entry.map_err(|error| self.sled(error))?;
-            totals = totals.checked_add(self.totals(&value)?)?;
-        }
-        Ok(totals)
+        Ok(total(&self.buckets(processor, level, 0..u64::MAX)?)?)
     }
 
     /// The place in an instance's journal up to which the view is applied.
@@ -183,14 +218,15 @@ impl Database {
         let mut batch = Batch::default();
         payments.sort_by_key(|payment| (payment.processor, payment.requested_at));
         let mut above: BTreeMap<(Processor, u8, u64), Totals> = BTreeMap::new();
-        let same_bucket = |a: &Settled, b: &Settled| {
-            (a.processor, a.requested_at) == (b.processor, b.requested_at)
+        let place = |payment: &Settled| {
+            let tick = pyramid::tick(payment.requested_at);
+            (payment.processor, pyramid::bucket(tick, BOTTOM_LEVEL))
         };
-        for payments in payments.chunk_by(same_bucket) {
-            let (processor, tick) =
-                (payments[0].processor, pyramid::tick(payments[0].requested_at));
-            let added = self.extend_bottom_bucket(&mut batch, processor, tick, payments)?;
-            for level in 1..LEVELS_COUNT {
+        for payments in payments.chunk_by(|a, b| place(a) == place(b)) {
+            let (processor, bucket) = place(&payments[0]);
+            let tick = pyramid::tick(payments[0].requested_at);
+            let added = self.extend_bottom_bucket(&mut batch, processor, bucket, payments)?;
+            for level in BOTTOM_LEVEL + 1..LEVELS_COUNT {
                 let totals =
                     above.entry((processor, level, pyramid::bucket(tick, level))).or_default();
                 *totals = totals.checked_add(added)?;
@@ -210,20 +246,20 @@ impl Database {
         self.db.apply_batch(batch).map_err(|error| self.sled(error))
     }
 
-    /// Packs payments of one processor and one millisecond behind those that are there already, and
-    /// gives the totals of the new ones.
+    /// Packs payments of one processor and one bucket behind those that are there already, and gives
+    /// the totals of the new ones.
     fn extend_bottom_bucket(
         &self,
         batch: &mut Batch,
         processor: Processor,
-        tick: u64,
+        bucket: u64,
         payments: &[Settled],
     ) -> Result<Totals, DatabaseError> {
         let mut added = Totals::default();
         for payment in payments {
             added = added.checked_add(Totals::of_payment(payment.amount))?;
         }
-        let key = bucket_key(processor, 0, tick);
+        let key = bucket_key(processor, BOTTOM_LEVEL, bucket);
         let before = self.db.get(key).map_err(|error| self.sled(error))?;
         let (totals, packed) = match &before {
             Some(value) => (self.totals(value)?.checked_add(added)?, &value[TOTALS_BYTES..]),
@@ -232,6 +268,7 @@ impl Database {
         let mut value = encode_totals(totals).to_vec();
         value.extend_from_slice(packed);
         for payment in payments {
+            value.push(within_bottom_bucket(pyramid::tick(payment.requested_at)));
             value.extend_from_slice(&payment.id.to_bytes());
             value.extend_from_slice(&payment.amount.get().to_be_bytes());
         }
@@ -239,25 +276,101 @@ impl Database {
         Ok(added)
     }
 
-    /// What was settled through each processor in this span, by [`Processor::index`].
+    /// What was settled through each processor in this span, by [`Processor::index`]. Each bucket on
+    /// the way is checked to be the sum of its parts, because sled drops, without a word, what it can
+    /// not read when it is opened.
     ///
     /// # Errors
-    /// sled refuses, or holds something else.
+    /// sled refuses, holds something else, or has lost something.
     pub fn sum(&self, range: RangeMs) -> Result<[Totals; 2], DatabaseError> {
-        let runs = pyramid::cover(range);
         let mut sums = [Totals::default(); 2];
+        if range.from > range.to {
+            return Ok(sums);
+        }
+        let (low, high) = (pyramid::tick(range.from), pyramid::tick(range.to) + 1);
         for processor in Processor::ALL {
-            let sum = &mut sums[processor.index()];
-            for run in &runs {
-                let from = bucket_key(processor, run.level, run.buckets.start);
-                let to = bucket_key(processor, run.level, run.buckets.end);
-                for entry in self.db.range(from..to) {
-                    let (_, value) = entry.map_err(|error| self.sled(error))?;
-                    *sum = sum.checked_add(self.totals(&value)?)?;
-                }
-            }
+            let top = self.buckets(processor, TOP_LEVEL, 0..u64::MAX)?;
+            let before_low = self.sum_before(processor, &top, low)?;
+            let before_high = self.sum_before(processor, &top, high)?;
+            sums[processor.index()] = Totals {
+                count: before_high.count - before_low.count,
+                amount: Cents::new(before_high.amount.get() - before_low.amount.get()),
+            };
         }
         Ok(sums)
+    }
+
+    /// What was settled before a tick.
+    fn sum_before(
+        &self,
+        processor: Processor,
+        top: &[Bucket],
+        tick: u64,
+    ) -> Result<Totals, DatabaseError> {
+        let (mut before, mut own) = split(top, pyramid::bucket(tick, TOP_LEVEL))?;
+        for level in (BOTTOM_LEVEL..TOP_LEVEL).rev() {
+            let Some(whole) = own else { return Ok(before) };
+            let parts = pyramid::parts(pyramid::bucket(tick, level + 1));
+            let parts = self.buckets(processor, level, parts)?;
+            if total(&parts)? != whole {
+                return Err(self.incomplete());
+            }
+            let (before_own, part) = split(&parts, pyramid::bucket(tick, level))?;
+            before = before.checked_add(before_own)?;
+            own = part;
+        }
+        let Some(whole) = own else { return Ok(before) };
+        Ok(before.checked_add(self.sum_within_bottom_bucket(processor, tick, whole)?)?)
+    }
+
+    /// What was settled before a tick in the bucket of the bottom level that it belongs to, which has
+    /// these totals.
+    fn sum_within_bottom_bucket(
+        &self,
+        processor: Processor,
+        tick: u64,
+        whole: Totals,
+    ) -> Result<Totals, DatabaseError> {
+        let key = bucket_key(processor, BOTTOM_LEVEL, pyramid::bucket(tick, BOTTOM_LEVEL));
+        let value = self.db.get(key).map_err(|error| self.sled(error))?;
+        let value = value.ok_or_else(|| self.incomplete())?;
+        let (mut before, mut all) = (Totals::default(), Totals::default());
+        let (payments, _) = value.get(TOTALS_BYTES..).unwrap_or_default().as_chunks();
+        for payment in payments {
+            let payment: &[u8; PACKED_BYTES] = payment;
+            let cents = payment.last_chunk().expect("a payment ends with its 8 bytes of cents");
+            let totals = Totals::of_payment(Cents::new(i64::from_be_bytes(*cents)));
+            all = all.checked_add(totals)?;
+            if payment[0] < within_bottom_bucket(tick) {
+                before = before.checked_add(totals)?;
+            }
+        }
+        if all == whole { Ok(before) } else { Err(self.incomplete()) }
+    }
+
+    /// All buckets of a level in this range that have payments.
+    fn buckets(
+        &self,
+        processor: Processor,
+        level: u8,
+        range: Range<u64>,
+    ) -> Result<Vec<Bucket>, DatabaseError> {
+        let from = bucket_key(processor, level, range.start);
+        let to = bucket_key(processor, level, range.end);
+        let entries = self.db.range(from..to).map(|entry| {
+            let (key, value) = entry.map_err(|error| self.sled(error))?;
+            let number = key.last_chunk().ok_or_else(|| self.bad_value())?;
+            Ok((u64::from_be_bytes(*number), self.totals(&value)?))
+        });
+        entries.collect()
+    }
+
+    /// Checks that the view has as much as the journals.
+    ///
+    /// # Errors
+    /// It has not, or sled refuses.
+    pub fn check_total(&self, settled: [Totals; 2]) -> Result<(), DatabaseError> {
+        if self.sum(RangeMs::ALL)? == settled { Ok(()) } else { Err(self.incomplete()) }
     }
 
     /// The totals at the beginning of a bucket's value.
@@ -276,9 +389,26 @@ impl Database {
         DatabaseError::Sled { path: self.path.clone(), source }
     }
 
+    /// That the view has not what the journals have.
+    pub fn incomplete(&self) -> DatabaseError {
+        DatabaseError::Incomplete { path: self.path.clone() }
+    }
+
     fn bad_value(&self) -> DatabaseError {
         DatabaseError::Value { path: self.path.clone() }
     }
+}
+
+/// The sum of all buckets.
+fn total(buckets: &[Bucket]) -> Result<Totals, TotalOverflow> {
+    buckets.iter().try_fold(Totals::default(), |sum, (_, totals)| sum.checked_add(*totals))
+}
+
+/// The sum of the buckets before this one, and this one if it is there.
+fn split(buckets: &[Bucket], number: u64) -> Result<(Totals, Option<Totals>), TotalOverflow> {
+    let before = buckets.partition_point(|(other, _)| *other < number);
+    let own = buckets.get(before).filter(|(other, _)| *other == number).map(|(_, totals)| *totals);
+    Ok((total(&buckets[..before])?, own))
 }
 
 fn encode_totals(totals: Totals) -> [u8; TOTALS_BYTES] {
@@ -300,22 +430,36 @@ fn offset_key(instance: u16) -> [u8; 3] {
     [OFFSET_PREFIX, high, low]
 }
 
+/// The place of a tick within its bucket of the bottom level.
+fn within_bottom_bucket(tick: u64) -> u8 {
+    let first = pyramid::parts(pyramid::bucket(tick, BOTTOM_LEVEL)).start;
+    u8::try_from(tick - first).expect("a bucket of level 1 has 16 parts")
+}
+
 /// Moves a damaged view out of the way, in place of one that was set aside before.
 fn set_aside(path: &Path) -> Result<(), DatabaseError> {
     let mut name = path.as_os_str().to_owned();
     name.push(SET_ASIDE_SUFFIX);
     let aside = PathBuf::from(name);
     remove_if_there(&aside)
-        .and_then(|()| std::fs::rename(path, &aside))
+        .and_then(|()| match std::fs::rename(path, &aside) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            renamed => renamed,
+        })
         .map_err(|source| DatabaseError::SetAside { path: path.to_owned(), source })
 }
 
 /// Removes a file or a folder with all that is in it.
 pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => {
+            // Of a folder that its owner may not read nothing could be removed.
+            let mode = metadata.permissions().mode() | 0o700;
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+            std::fs::remove_dir_all(path)
+        }
         Ok(_) => std::fs::remove_file(path),
     }
 }
@@ -400,6 +544,35 @@ mod tests {
         assert!(matches!(refused, Err(DatabaseError::Overflow(_))));
         assert_eq!(database.offset(1).unwrap(), None);
         assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].count, 1);
+    }
+
+    #[test]
+    fn what_sled_has_lost_is_missed_by_every_answer_that_needs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("sled"), CACHE_BYTES).unwrap();
+        let mut payments: Vec<_> = (0..200)
+            .map(|number| settled(0, i64::from(number) * 40, i64::from(number) + 1))
+            .collect();
+        database.apply(&mut payments, []).unwrap();
+        let lost_tick = pyramid::tick(TimestampMs::clamped(4000));
+        let span = span(4000, 5000);
+        let expected = database.sum(span).unwrap();
+        for level in BOTTOM_LEVEL..LEVELS_COUNT {
+            let key = bucket_key(Processor::Default, level, pyramid::bucket(lost_tick, level));
+            let value = database.db.remove(key).unwrap().unwrap();
+            let is_missed = database.sum(span).is_err()
+                || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
+            assert!(is_missed, "level {level}");
+            let mut wrong = value.to_vec();
+            wrong.truncate(TOTALS_BYTES);
+            wrong[TOTALS_BYTES - 1] ^= 1;
+            database.db.insert(key, wrong).unwrap();
+            let is_missed = database.sum(span).is_err()
+                || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
+            assert!(is_missed, "level {level}");
+            database.db.insert(key, value).unwrap();
+            assert_eq!(database.sum(span).unwrap(), expected);
+        }
     }
 
     #[test]

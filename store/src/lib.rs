@@ -4,6 +4,7 @@
 //! What it owns: the claim log, which is a part of the truth, and a sled database and an index, which
 //! are views of the journals and can be deleted.
 
+pub mod audit;
 pub mod books;
 pub mod claims;
 pub mod database;
@@ -13,14 +14,19 @@ pub mod index;
 pub mod pyramid;
 pub mod server;
 pub mod settings;
+pub mod suspicion;
 
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use books::Books;
+use books::{Books, BooksError, Opened};
 use ledger::clock::Monotonic;
 use ledger::socket;
 pub use server::StoreError;
 pub use settings::StoreSettings;
+use suspicion::Suspicion;
 
 /// Runs the store until `shutdown` is done. Must run on a [`tokio::runtime::LocalRuntime`].
 ///
@@ -33,7 +39,11 @@ pub async fn run(
     let volume = settings.volume();
     volume.create().map_err(StoreError::Volume)?;
     let clock = Monotonic::start();
-    let (books, opened) = Books::open(&volume, settings.cache_bytes(), ledger::daemon::boot_id())?;
+    let mut shutdown = pin!(shutdown);
+    let Some((books, opened)) = open_books(settings, shutdown.as_mut()).await? else {
+        tracing::info!("ended before the journals were read");
+        return Ok(());
+    };
     let path = settings.socket_path();
     let listener = socket::listen(&path)
         .map_err(|source| StoreError::Listen { path: path.clone(), source })?;
@@ -49,7 +59,40 @@ pub async fn run(
             tracing::error!("cannot tell of signals: {error}");
         }
     };
-    server::serve(books, listener, shutdown).await?;
+    let served = server::serve(books, listener, shutdown).await;
+    if let Err(StoreError::Books(BooksError::Database(error))) = &served
+        && error.speaks_against_the_view()
+    {
+        Suspicion::of(&volume).raise(&error.to_string());
+    }
+    served?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Reads the journals on a thread that may take long, so that the store can be told to end meanwhile.
+/// `None` if it was.
+async fn open_books(
+    settings: &StoreSettings,
+    shutdown: impl Future<Output = io::Result<()>>,
+) -> Result<Option<(Books, Opened)>, StoreError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (volume, cache_bytes) = (settings.volume(), settings.cache_bytes());
+    let stopped = Arc::clone(&stop);
+    let mut opening = tokio::task::spawn_blocking(move || {
+        Books::open_unless(&stopped, &volume, cache_bytes, ledger::daemon::boot_id())
+    });
+    let opened = tokio::select! {
+        opened = &mut opening => opened,
+        _ = shutdown => {
+            stop.store(true, Ordering::Relaxed);
+            opening.await
+        }
+    };
+    let opened = opened.map_err(|error| StoreError::Start(io::Error::other(error)))?;
+    match opened {
+        Err(BooksError::Stopped) => Ok(None),
+        _ if stop.load(Ordering::Relaxed) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
 }

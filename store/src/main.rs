@@ -3,15 +3,24 @@
 use std::process::ExitCode;
 
 use ledger::daemon::{
-    EXIT_DATA, EXIT_SOFTWARE, abort_on_panic, exit_code, settings, shutdown_signal, start_logging,
+    EXIT_DATA, EXIT_SOFTWARE, abort_on_panic_after, create_files_privately, exit_code, settings,
+    settings_from, shutdown_signal, start_logging,
 };
+use store::suspicion::Suspicion;
 use store::{StoreError, StoreSettings};
 use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|argument| argument == "audit") {
+        return store::audit::main(&settings_from(arguments.into_iter().skip(1)));
+    }
     let settings: StoreSettings = settings();
     start_logging(settings.log);
-    abort_on_panic();
+    create_files_privately();
+    // sled's own threads panic over what they cannot read or write.
+    let suspicion = Suspicion::of(&settings.volume());
+    abort_on_panic_after(move |panic| suspicion.raise(panic));
     let result = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

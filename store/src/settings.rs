@@ -16,6 +16,8 @@ const CACHE_MIB_MAX: u64 = 1 << 20;
 ///
 /// Its database (DIR/store/sled-N) and its index (DIR/store/index) are views of the journals: they
 /// can be deleted while the store is stopped, and are made again. DIR/store/claims.log is not.
+///
+/// `store audit` compares the journals with the books of the processors, see `store audit --help`.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "store", version, about, long_about)]
 pub struct StoreSettings {

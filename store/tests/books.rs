@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
 use ledger::volume::Volume;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use store::books::{Books, BooksError};
+use store::claims::ClaimsError;
 use tempfile::TempDir;
 
 const CACHE_BYTES: u64 = 1 << 20;
@@ -371,7 +373,17 @@ fn a_second_store_is_refused() {
     let site = Site::new();
     let _books = site.books();
     let error = Books::open(&site.volume(), CACHE_BYTES, site.boot_id).map(drop).unwrap_err();
-    assert!(matches!(error, BooksError::Claims(_)), "{error}");
+    assert!(matches!(error, BooksError::Claims(ClaimsError::InUse { .. })), "{error}");
+}
+
+#[test]
+fn a_store_that_is_told_to_end_while_it_starts_does_so() {
+    let mut site = Site::new();
+    site.settle_many(1..100);
+    let stop = AtomicBool::new(true);
+    let opened = Books::open_unless(&stop, &site.volume(), CACHE_BYTES, site.boot_id);
+    assert!(matches!(opened.map(drop), Err(BooksError::Stopped)));
+    assert_eq!(site.books().sum(RangeMs::ALL).unwrap(), expected(1..100));
 }
 
 #[test]

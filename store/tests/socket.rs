@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
-use ledger::protocol::{FrameBuffer, PROTOCOL_VERSION, PurgeNotice, Request, Response};
+use ledger::protocol::{
+    CLAIM_RECORDS_MAX, FrameBuffer, PROTOCOL_VERSION, PurgeNotice, Request, Response,
+};
 use ledger::volume::Volume;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use tempfile::TempDir;
@@ -157,6 +159,26 @@ fn claims_are_decided_and_summaries_answered() {
     let id = CorrelationId::from_bytes([7; 16]);
     let payment = Response::Payment(Some(record(7, settled())));
     assert_eq!(line_two.ask(Request::Look(id)), payment);
+}
+
+#[test]
+fn a_claim_decides_so_many_records_and_the_next_one_goes_on() {
+    let site = Site::start();
+    let mut journal = site.journal(1);
+    let mut line = site.instance(1);
+    let records: Vec<_> = (0..=CLAIM_RECORDS_MAX)
+        .map(|number| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            PaymentRecord { id: CorrelationId::from_bytes(id), ..record(0, Event::Accepted) }
+        })
+        .collect();
+    let first = append(&mut journal, &records);
+    let all = Request::Claim { through: journal.end() };
+    let count = u32::try_from(CLAIM_RECORDS_MAX).unwrap();
+    for through in [first.plus(count), first.plus(count + 1)] {
+        assert_eq!(line.ask(all), Response::Claimed { through, losers: vec![] });
+    }
 }
 
 /// Killed without warning after any answer, the store that follows stands by it.

@@ -32,7 +32,7 @@ pub use sending::{LOOKUPS_MAX, LOOKUPS_MAX_WHILE_FAILING};
 use writing::Failure;
 pub use writing::{Batch, Written};
 
-use crate::router::{Router, RouterConfig};
+use crate::router::{Reason, Router, RouterConfig};
 
 /// The engine's limits.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -130,6 +130,9 @@ pub enum CallOutcome {
 pub struct Engine {
     config: EngineConfig,
     router: Router,
+    /// Why payments go where they go, as of the last line about it, and when another may follow.
+    explained: Reason,
+    explain_at_ms: u64,
     payments: Payments,
     known: Known,
     /// In the journal and not decided upon, in the order of the journal.
@@ -176,6 +179,8 @@ impl Engine {
         let mut engine = Self {
             config,
             router: Router::new(config.router),
+            explained: Reason::CheaperWorks,
+            explain_at_ms: 0,
             payments: Payments::default(),
             known: Known::new(config.recent_max),
             undecided: VecDeque::new(),
@@ -262,6 +267,7 @@ impl Engine {
             attempts_count: 0,
         });
         self.known.open(id, amount, key);
+        self.router.arrived(now_ms);
         self.pending.push((key, id, amount, Event::Accepted));
         self.pending_accepts_count += 1;
         Accept::Writing(Ticket(self.pending_accepts_count - 1))

@@ -46,6 +46,7 @@ impl Engine {
             CallOutcome::Recorded | CallOutcome::AlreadyRecorded | CallOutcome::Refused { .. } => {
                 Outcome::Succeeded
             }
+            CallOutcome::NotRecorded { status: 429 } => Outcome::Overloaded,
             _ => Outcome::Failed,
         };
         if self.router.answered(processor, now_ms, latency_ms, outcome) {

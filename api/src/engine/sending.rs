@@ -5,14 +5,17 @@ use std::cmp::Reverse;
 use ledger::journal::Event;
 use ledger::{Processor, TimestampMs};
 
-use super::payment::{Key, Stage};
+use super::payment::{Key, Payment, Stage};
 use super::{Call, CallKind, Engine, signed};
-use crate::router::{Backlog, BreakerState, Decision};
+use crate::router::{Backlog, BreakerState, Decision, RouterView};
 
 /// Look-ups under way at a time at one processor.
 pub const LOOKUPS_MAX: usize = 64;
 /// The same while its breaker is open: most of them would only wait for their time-out.
 pub const LOOKUPS_MAX_WHILE_FAILING: usize = 4;
+
+/// The pause between two lines about why payments go where they go.
+const EXPLAIN_PAUSE_MS: u64 = 1_000;
 
 impl Engine {
     /// Decides what can be sent now, and prepares the records that must be written first. Gives the
@@ -33,6 +36,7 @@ impl Engine {
         }
         let hold_ms = self.send_ready(now_ms, now);
         wake_ms = earlier(wake_ms, hold_ms);
+        self.explain(now_ms);
         if self.store.connected && !self.store.claim_is_out && !self.undecided.is_empty() {
             wake_ms = earlier(wake_ms, Some(self.store.claim_at_ms).filter(|at| *at > now_ms));
         }
@@ -43,7 +47,7 @@ impl Engine {
     fn look_up(&mut self, processor: Processor, now_ms: u64) -> Option<u64> {
         let lookups_max = match self.router.breaker(processor) {
             BreakerState::Closed => LOOKUPS_MAX,
-            BreakerState::Open { .. } | BreakerState::HalfOpen => LOOKUPS_MAX_WHILE_FAILING,
+            BreakerState::Open { .. } | BreakerState::HalfOpen { .. } => LOOKUPS_MAX_WHILE_FAILING,
         };
         let index = processor.index();
         while let Some(Reverse((due_ms, key))) = self.doubts[index].peek().copied() {
@@ -85,8 +89,8 @@ impl Engine {
                 self.ready.pop_front();
                 continue;
             };
-            let waited_ms = signed(now_ms).saturating_sub(payment.waiting_since_ms);
-            let backlog = Backlog { oldest_age_ms: u64::try_from(waited_ms).unwrap_or(0) };
+            let backlog =
+                Backlog { oldest_age_ms: waited_ms(payment, now_ms), count: self.ready.len() };
             match self.router.decide(now_ms, backlog) {
                 Decision::Send(processor) => {
                     self.ready.pop_front();
@@ -96,6 +100,37 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// Says in one line that payments go elsewhere than before, and why.
+    fn explain(&mut self, now_ms: u64) {
+        let reason = self.router.reason();
+        if reason == self.explained || now_ms < self.explain_at_ms {
+            return;
+        }
+        self.explained = reason;
+        self.explain_at_ms = now_ms + EXPLAIN_PAUSE_MS;
+        let view = self.router.view(now_ms);
+        let [default, fallback] = view.processors;
+        tracing::info!(
+            waiting = self.ready.len(),
+            outage_ms = view.outage_ms,
+            worth_ms = view.outage_worth_ms,
+            default_ms = default.latency_ms,
+            default_in_flight = default.in_flight,
+            fallback_ms = fallback.latency_ms,
+            fallback_in_flight = fallback.in_flight,
+            "{reason}"
+        );
+    }
+
+    /// What the router knows and thinks, how many payments wait for it, and for how many milliseconds
+    /// the first of them has waited.
+    #[must_use]
+    pub fn routing(&self, now_ms: u64) -> (RouterView, usize, u64) {
+        let first = self.ready.front().and_then(|key| self.payments.get(*key));
+        let age_ms = first.map_or(0, |payment| waited_ms(payment, now_ms));
+        (self.router.view(now_ms), self.ready.len(), age_ms)
     }
 
     /// Prepares the record without which a payment must not be sent.
@@ -122,6 +157,11 @@ impl Engine {
     pub fn take_calls(&mut self) -> Vec<Call> {
         std::mem::take(&mut self.calls)
     }
+}
+
+/// How long a payment has waited since it was accepted.
+fn waited_ms(payment: &Payment, now_ms: u64) -> u64 {
+    u64::try_from(signed(now_ms).saturating_sub(payment.waiting_since_ms)).unwrap_or(0)
 }
 
 fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {

@@ -6,6 +6,62 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RE
 use hyper::{Response, StatusCode};
 use ledger::journal::{Event, PaymentRecord};
 use ledger::{Processor, Totals};
+use serde::Serialize;
+
+use crate::router::{BreakerState, RouterView};
+
+/// A processor in [`routing`].
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProcessorState {
+    breaker: &'static str,
+    slow: bool,
+    latency_ms: u64,
+    in_flight: u32,
+    in_flight_max: u32,
+}
+
+/// The router in [`routing`].
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RouterState {
+    reason: &'static str,
+    waiting_payments: usize,
+    oldest_age_ms: u64,
+    outage_ms: Option<u64>,
+    usual_outage_ms: u64,
+    worth_waiting_ms: u64,
+    default: ProcessorState,
+    fallback: ProcessorState,
+}
+
+/// What the router of this instance knows and thinks, how many payments wait for it, and for how many
+/// milliseconds the first of them has waited.
+pub fn routing(view: &RouterView, waiting_count: usize, oldest_age_ms: u64) -> Answer {
+    let [default, fallback] = view.processors.map(|processor| ProcessorState {
+        breaker: match processor.breaker {
+            BreakerState::Closed => "closed",
+            BreakerState::Open { .. } => "open",
+            BreakerState::HalfOpen { .. } => "half-open",
+        },
+        slow: processor.is_slow,
+        latency_ms: processor.latency_ms,
+        in_flight: processor.in_flight,
+        in_flight_max: processor.limit,
+    });
+    let state = RouterState {
+        reason: view.reason.words(),
+        waiting_payments: waiting_count,
+        oldest_age_ms,
+        outage_ms: view.outage_ms,
+        usual_outage_ms: view.outage_mean_ms,
+        worth_waiting_ms: view.outage_worth_ms,
+        default,
+        fallback,
+    };
+    let body = sonic_rs::to_string(&state).expect("numbers and words can be written as JSON");
+    json(StatusCode::OK, body)
+}
 
 /// An answer, with its body in memory.
 pub type Answer = Response<Full<Bytes>>;

@@ -6,5 +6,9 @@ mod connection;
 mod guard;
 mod routes;
 
+#[cfg(fuzzing)]
+pub use body::parse as parse_payment;
 pub use connection::{Connections, ServerLimits};
 pub use routes::Api;
+#[cfg(fuzzing)]
+pub use routes::range;

@@ -10,8 +10,8 @@ use ledger::query::parameter;
 use ledger::{CorrelationId, RangeMs};
 
 use super::answers::{
-    Answer, accepted, error, error_and_close, json, method_not_allowed, payment, quoted, summary,
-    unavailable,
+    Answer, accepted, error, error_and_close, json, method_not_allowed, payment, quoted, routing,
+    summary, unavailable,
 };
 use super::body::{self, BodyError};
 use super::guard::{Activity, Phase};
@@ -41,8 +41,9 @@ impl Api {
             "/payments-summary" if is_get => self.summarize(&request).await,
             "/purge-payments" if is_post => self.purge().await,
             "/health" if is_get => self.health(),
+            "/router" if is_get => self.routing(),
             "/payments" | "/purge-payments" => method_not_allowed("POST"),
-            "/payments-summary" | "/health" => method_not_allowed("GET"),
+            "/payments-summary" | "/health" | "/router" => method_not_allowed("GET"),
             _ => match path.strip_prefix("/payments/") {
                 Some(id) if is_get => self.look(id).await,
                 Some(_) => method_not_allowed("GET"),
@@ -123,6 +124,12 @@ impl Api {
         }
     }
 
+    /// What the router knows and thinks.
+    fn routing(&self) -> Answer {
+        let (view, waiting_count, oldest_age_ms) = self.driver.routing();
+        routing(&view, waiting_count, oldest_age_ms)
+    }
+
     /// `200` while payments are taken in.
     fn health(&self) -> Answer {
         let store = if self.store.is_connected() { "connected" } else { "away" };
@@ -167,7 +174,7 @@ fn refuse_by_head(request: &Request<Incoming>) -> Option<Answer> {
 }
 
 /// The span of time that a query asks for.
-fn range(query: &str) -> Result<RangeMs, String> {
+pub fn range(query: &str) -> Result<RangeMs, String> {
     let from = parameter(query, "from").map_err(|why| why.to_string())?;
     let to = parameter(query, "to").map_err(|why| why.to_string())?;
     RangeMs::from_bounds(from.as_deref(), to.as_deref()).map_err(|why| why.to_string())

@@ -20,7 +20,7 @@ use super::{Mailbox, ProcessorClient};
 use crate::engine::{Call, CallOutcome};
 
 /// An answer of a processor is far shorter.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What is read ahead of an answer, and with it the longest head of one.
 const ANSWER_BUFFER_BYTES: usize = 16 << 10;

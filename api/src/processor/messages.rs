@@ -1,5 +1,7 @@
 //! What is said to a processor, and what its answers mean.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
@@ -55,12 +57,12 @@ pub fn outcome(call: &Call, status: StatusCode, body: &[u8]) -> CallOutcome {
 
 /// | status | meaning |
 /// |---|---|
-/// | 200 with a message | recorded |
+/// | 200 with a message, a text | recorded |
 /// | 422 | recorded before |
 /// | 400 | this payment is not acceptable |
 /// | 500, 501, any other 4xx but 408 | this call was not carried out |
 /// | anything else, 502 to 504 of a proxy among it | nobody knows |
-fn post_outcome(status: StatusCode, body: &[u8]) -> CallOutcome {
+pub fn post_outcome(status: StatusCode, body: &[u8]) -> CallOutcome {
     match status.as_u16() {
         200 if says_recorded(body) => CallOutcome::Recorded,
         422 => CallOutcome::AlreadyRecorded,
@@ -76,13 +78,18 @@ fn says_recorded(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Message<'a> {
         #[serde(borrow, rename = "message")]
-        _message: LazyValue<'a>,
+        _message: Cow<'a, str>,
     }
 
     body == RECORDED_BODY || object::<Message<'_>>(body).is_ok()
 }
 
-fn lookup_outcome(id: CorrelationId, status: StatusCode, body: &[u8]) -> CallOutcome {
+/// | status | meaning |
+/// |---|---|
+/// | 200 with a payment of this id | recorded so |
+/// | 404 | not there at the moment |
+/// | anything else | nobody knows |
+pub fn lookup_outcome(id: CorrelationId, status: StatusCode, body: &[u8]) -> CallOutcome {
     match status {
         StatusCode::OK => found(id, body).unwrap_or(CallOutcome::Unknown),
         StatusCode::NOT_FOUND => CallOutcome::Absent,
@@ -161,6 +168,8 @@ mod tests {
             (200, "<html>welcome</html>", Unknown),
             (200, r#"{"status":"ok"}"#, Unknown),
             (200, r#"["payment processed successfully"]"#, Unknown),
+            (200, r#"{"message":null}"#, Unknown),
+            (200, r#"{"message":"\u0g"}"#, Unknown),
             (201, r#"{"message":"created"}"#, Unknown),
             (204, "", Unknown),
             (302, "", Unknown),

@@ -19,6 +19,9 @@ use ledger::clock::Monotonic;
 use tokio::task::spawn_local;
 
 use addresses::Addresses;
+pub use connection::ANSWER_BYTES_MAX;
+#[cfg(fuzzing)]
+pub use messages::{lookup_outcome, post_outcome};
 pub use target::{Target, TargetError};
 
 use crate::engine::{Call, CallOutcome};

@@ -83,6 +83,15 @@ fn create_folder_with(
     sync(parent)
 }
 
+/// Creates a file with this text, readable by its owner only.
+///
+/// # Errors
+/// It exists already, or cannot be written.
+pub fn create_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
 /// Takes an exclusive lock on the file at this path, without waiting.
 ///
 /// # Errors

@@ -1,9 +1,11 @@
 //! The narrow way to the disk: one folder, files in it, and what can be done to them.
 //!
 //! Everything that must survive a crash goes through [`Disk`] and [`DiskFile`], so that it can be
-//! tested on a disk that fails ([`memory::MemoryDisk`]) as well as run on a real one
+//! tested on a disk that fails ([`memory::MemoryDisk`]), and on one that loses what was not synced
+//! ([`crashing::CrashingDisk`]), as well as run on a real one
 //! ([`folder::FolderDisk`]).
 
+pub mod crashing;
 pub mod folder;
 pub mod memory;
 

@@ -22,7 +22,7 @@ use std::io;
 pub use open_payments::{Dispatch, OpenPayment, OpenPayments};
 pub use position::Position;
 pub use reader::JournalReader;
-pub use record::{Event, PaymentRecord, RECORD_BYTES, Record, RecordError, Seal};
+pub use record::{Event, Mark, PaymentRecord, RECORD_BYTES, Record, RecordError, Seal};
 pub use segment::{HEADER_BYTES, HeaderError, SegmentHeader, segment_file_name};
 pub use writer::{
     Appended, Journal, JournalConfig, Recovery, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,

@@ -1,5 +1,6 @@
 //! Reading a journal, from any position to its end and on as it grows.
 
+use std::cell::Cell;
 use std::io;
 
 use super::JournalError;
@@ -20,6 +21,10 @@ pub struct JournalReader<D: Disk> {
     position: Position,
     open: Option<OpenSegment<D::File>>,
     chunk: Vec<u8>,
+    /// The machine's boot, if what was lost with the power is to be told from damage.
+    boot_id: Option<[u8; 16]>,
+    /// Where that was found last, and the size of the file then: it need not be looked into again.
+    lost_at: Cell<Option<(Position, u64)>>,
 }
 
 struct OpenSegment<F> {
@@ -42,7 +47,19 @@ impl<D: Disk> JournalReader<D> {
     /// A reader of the journal of this instance that begins at `position`.
     pub fn new(disk: D, instance: u16, position: Position) -> Self {
         let chunk = vec![0; CHUNK_RECORDS * RECORD_BYTES];
-        Self { disk, instance, position, open: None, chunk }
+        let lost_at = Cell::new(None);
+        Self { disk, instance, position, open: None, chunk, boot_id: None, lost_at }
+    }
+
+    /// Tells what was lost with the power from damage. Under this boot of the machine, a place in a
+    /// segment of an earlier one that does not read, and of which no later [`Mark`] says that it was on
+    /// the disk, is the end of what is left; the journal's writer cuts it off.
+    ///
+    /// [`Mark`]: super::Mark
+    #[must_use]
+    pub fn under_boot(mut self, boot_id: [u8; 16]) -> Self {
+        self.boot_id = Some(boot_id);
+        self
     }
 
     /// The place of the record that is read next.
@@ -122,14 +139,16 @@ impl<D: Disk> JournalReader<D> {
                 self.check_unreadable(place)?;
                 return Ok(slot);
             };
+            if let Record::Sealed(seal) = record
+                && seal.records_count != self.position.index
+            {
+                return Err(self.damaged_here(format!(
+                    "its seal counts {} records and stands after {}",
+                    seal.records_count, self.position.index
+                )));
+            }
             visit(self.position, &record);
-            if let Record::Sealed(seal) = record {
-                if seal.records_count != self.position.index {
-                    return Err(self.damaged_here(format!(
-                        "its seal counts {} records and stands after {}",
-                        seal.records_count, self.position.index
-                    )));
-                }
+            if let Record::Sealed(_) = record {
                 self.position = self.position.next_segment();
                 self.open = None;
                 return Ok(slot + 1);
@@ -139,23 +158,43 @@ impl<D: Disk> JournalReader<D> {
         Ok(whole_count)
     }
 
-    /// Checks that what does not read as a record at this place is a write that is not finished.
+    /// Checks that what does not read as a record at this place is a write that is not finished, or
+    /// was lost.
     fn check_unreadable(&self, place: Place) -> Result<(), JournalError> {
         let Some(segment) = &self.open else {
             return Ok(());
         };
-        let failed = |error| read_failed(&self.disk, self.position, error);
-        let tail = judge(&segment.file, place.header_checksum, place.index).map_err(failed)?;
-        if tail != Tail::Damaged {
+        if self.judge_end(segment)? != Tail::Damaged {
             return Ok(());
         }
         // The writer may have finished in the meantime.
         let mut bytes = [0; RECORD_BYTES];
-        let count = segment.file.read_at(record_offset(place.index), &mut bytes).map_err(failed)?;
+        let count = segment
+            .file
+            .read_at(record_offset(place.index), &mut bytes)
+            .map_err(|error| read_failed(&self.disk, self.position, error))?;
         if count == RECORD_BYTES && Record::decode(&bytes, place).is_ok() {
             return Ok(());
         }
         Err(self.damaged_here(format!("record {} is not what was written there", place.index)))
+    }
+
+    /// Judges what is found at the position, where no good record is.
+    fn judge_end(&self, segment: &OpenSegment<D::File>) -> Result<Tail, JournalError> {
+        let failed = |error| read_failed(&self.disk, self.position, error);
+        let tail = judge(&segment.file, segment.checksum, self.position.index).map_err(failed)?;
+        if self.boot_id.is_none_or(|boot_id| boot_id == segment.header.boot_id) {
+            return Ok(tail);
+        }
+        let size = segment.file.size().map_err(failed)?;
+        if self.lost_at.get() != Some((self.position, size)) {
+            if is_marked_beyond(&self.disk, self.position)? {
+                return Ok(Tail::Damaged);
+            }
+            self.lost_at.set(Some((self.position, size)));
+        }
+        let bytes = size.saturating_sub(record_offset(self.position.index));
+        Ok(if bytes == 0 { Tail::Clean } else { Tail::Torn { bytes } })
     }
 
     fn damaged_here(&self, what: String) -> JournalError {
@@ -171,9 +210,46 @@ impl<D: Disk> JournalReader<D> {
             return Ok(if exists { Standing::NoHeader } else { Standing::NoSegment });
         }
         let segment = self.open.as_ref().expect("the segment was opened above");
-        let tail = judge(&segment.file, segment.checksum, self.position.index)
-            .map_err(|error| read_failed(&self.disk, self.position, error))?;
+        let tail = self.judge_end(segment)?;
         Ok(Standing::AtEnd { header: segment.header, tail })
+    }
+}
+
+/// Whether a mark that can still be read says that the record at this place was on the disk.
+fn is_marked_beyond<D: Disk>(disk: &D, position: Position) -> Result<bool, JournalError> {
+    let mut chunk = vec![0; CHUNK_RECORDS * RECORD_BYTES];
+    let mut at = position;
+    loop {
+        let name = segment_file_name(at.segment);
+        let file = match disk.open_read_only(&name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(read_failed(disk, at, error)),
+        };
+        // Without a head its records cannot be told from others.
+        if let Some(header) = read_header(disk, &name, &file)? {
+            let header_checksum = header.checksum();
+            loop {
+                let offset = record_offset(at.index);
+                let count = file
+                    .read_at(offset, &mut chunk)
+                    .map_err(|error| read_failed(disk, at, error))?;
+                let (records, _) = chunk[..count].as_chunks::<RECORD_BYTES>();
+                for bytes in records {
+                    let place = Place { header_checksum, index: at.index };
+                    if let Ok(Record::Synced(mark)) = Record::decode(bytes, place)
+                        && mark.through > position
+                    {
+                        return Ok(true);
+                    }
+                    at = at.next();
+                }
+                if count < chunk.len() {
+                    break;
+                }
+            }
+        }
+        at = at.next_segment();
     }
 }
 

@@ -11,8 +11,10 @@
 //! | 32 | 8 | `requestedAt` in milliseconds |
 //! | 40 | 8 | moment of writing in milliseconds |
 //!
-//! A field that a kind does not use is zero. A seal uses bytes 8 to 15 for two numbers of its own.
+//! A field that a kind does not use is zero. A seal uses bytes 8 to 15 for two numbers of its own, and a
+//! mark for a place.
 
+use super::position::Position;
 use crate::id::{CORRELATION_ID_BYTES, CorrelationId};
 use crate::money::Cents;
 use crate::processor::Processor;
@@ -28,6 +30,7 @@ const KIND_SETTLED: u8 = 4;
 const KIND_REFUSED: u8 = 5;
 const KIND_DUPLICATE: u8 = 6;
 const KIND_SEALED: u8 = 7;
+const KIND_SYNCED: u8 = 8;
 
 /// What happened to a payment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +102,18 @@ pub enum Record {
     Payment(PaymentRecord),
     /// The segment ends here.
     Sealed(Seal),
+    /// Everything before a place was on the disk when this was written.
+    Synced(Mark),
+}
+
+/// A record that says how much of the journal was on the disk when it was written. After a power cut it
+/// tells what must be there from what may be gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// The end of what was on the disk.
+    pub through: Position,
+    /// When the mark was written.
+    pub written_at: TimestampMs,
 }
 
 /// Why 48 bytes are not a record.
@@ -140,6 +155,11 @@ impl Record {
                 bytes[12..16].copy_from_slice(&seal.oldest_open_segment.to_le_bytes());
                 bytes[40..48].copy_from_slice(&seal.written_at.get().to_le_bytes());
             }
+            Self::Synced(mark) => {
+                bytes[4] = KIND_SYNCED;
+                bytes[8..16].copy_from_slice(&mark.through.to_u64().to_le_bytes());
+                bytes[40..48].copy_from_slice(&mark.written_at.get().to_le_bytes());
+            }
         }
         let checksum = place.checksum(&bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
@@ -151,10 +171,11 @@ impl Record {
         if place.checksum(&bytes[4..]) != u32::from_le_bytes(field(bytes, 0)) {
             return Err(RecordError::Checksum);
         }
-        if bytes[4] == KIND_SEALED {
-            return decode_seal(bytes).map(Self::Sealed);
+        match bytes[4] {
+            KIND_SEALED => decode_seal(bytes).map(Self::Sealed),
+            KIND_SYNCED => decode_mark(bytes).map(Self::Synced),
+            _ => PaymentRecord::decode(bytes).map(Self::Payment),
         }
-        PaymentRecord::decode(bytes).map(Self::Payment)
     }
 }
 
@@ -216,11 +237,23 @@ impl PaymentRecord {
     }
 }
 
+/// Checks that the bytes that seals and marks do not use are nothing.
+fn check_unused(bytes: &[u8; RECORD_BYTES]) -> Result<(), RecordError> {
+    let mut unused = bytes[5..8].iter().chain(&bytes[16..40]);
+    if unused.any(|byte| *byte != 0) { Err(RecordError::Field("unused part")) } else { Ok(()) }
+}
+
+fn decode_mark(bytes: &[u8; RECORD_BYTES]) -> Result<Mark, RecordError> {
+    check_unused(bytes)?;
+    Ok(Mark {
+        through: Position::from_u64(u64::from_le_bytes(field(bytes, 8))),
+        written_at: TimestampMs::new(i64::from_le_bytes(field(bytes, 40)))
+            .ok_or(RecordError::Field("moment"))?,
+    })
+}
+
 fn decode_seal(bytes: &[u8; RECORD_BYTES]) -> Result<Seal, RecordError> {
-    let unused = bytes[5..8].iter().chain(&bytes[16..40]);
-    if unused.into_iter().any(|byte| *byte != 0) {
-        return Err(RecordError::Field("unused part"));
-    }
+    check_unused(bytes)?;
     Ok(Seal {
         records_count: u32::from_le_bytes(field(bytes, 8)),
         oldest_open_segment: u32::from_le_bytes(field(bytes, 12)),
@@ -271,12 +304,15 @@ pub(crate) mod tests {
                 })
             },
         );
+        let mark = (any::<u64>(), moment.clone()).prop_map(|(through, written_at)| {
+            Record::Synced(Mark { through: Position::from_u64(through), written_at })
+        });
         let seal = (any::<u32>(), any::<u32>(), moment).prop_map(
             |(records_count, oldest_open_segment, written_at)| {
                 Record::Sealed(Seal { records_count, oldest_open_segment, written_at })
             },
         );
-        prop_oneof![9 => payment, 1 => seal]
+        prop_oneof![9 => payment, 1 => seal, 1 => mark]
     }
 
     fn encoded(record: &Record, place: Place) -> [u8; RECORD_BYTES] {

@@ -106,6 +106,23 @@ fn a_full_segment_is_sealed_and_the_next_one_goes_on() {
     assert_eq!(disk.bytes(&segment_file_name(1)).unwrap().len(), 64 + 11 * 48);
 }
 
+/// Found by fuzzing: a reader showed the seal before it saw that it was none.
+#[test]
+fn a_seal_that_counts_other_records_is_damage_and_not_shown() {
+    let disk = written(CONFIG, 0..3);
+    let name = segment_file_name(1);
+    let mut bytes = disk.bytes(&name).unwrap();
+    let header_checksum = read_segment_header(&disk, 1).unwrap().unwrap().checksum();
+    let seal = Seal { records_count: 2, oldest_open_segment: 1, written_at: NOW };
+    Record::Sealed(seal).encode(record::Place { header_checksum, index: 3 }, &mut bytes);
+    disk.put(&name, bytes);
+    let mut seen = 0;
+    let mut reader = JournalReader::new(disk.clone(), 1, Position::START);
+    let error = reader.read(usize::MAX, |_, _| seen += 1).unwrap_err();
+    assert!(error.to_string().contains("its seal counts 2 records"), "{error}");
+    assert_eq!(seen, 3);
+}
+
 #[test]
 fn recovery_reads_only_from_the_oldest_segment_that_was_open_at_the_last_seal() {
     let disk = MemoryDisk::new();
@@ -208,10 +225,14 @@ fn a_seal_that_was_lost_is_written_again() {
     let mut bytes = disk.bytes(&name).unwrap();
     bytes.truncate(64 + 8 * 48 + 5);
     disk.put(&name, bytes);
-    let (_, recovery, seen) = open(&disk, SMALL).unwrap();
+    // Nothing but a power cut loses a seal.
+    let error = open(&disk, SMALL).map(drop).unwrap_err();
+    assert!(error.to_string().contains("its end is missing"), "{error}");
+    let after_power_cut = JournalConfig { boot_id: [2; 16], ..SMALL };
+    let (_, recovery, seen) = open(&disk, after_power_cut).unwrap();
     let expected: Vec<_> = records(0..8).into_iter().chain(records(10..25)).collect();
     assert_eq!((seen, recovery.torn_bytes), (expected.clone(), 5));
-    assert_eq!(open(&disk, SMALL).unwrap().2, expected);
+    assert_eq!(open(&disk, after_power_cut).unwrap().2, expected);
 }
 
 #[test]
@@ -314,8 +335,8 @@ fn after_a_failed_sync_everything_unsynced_is_written_again() {
     let before: Vec<_> = (1..=3).map(|number| disk.bytes(&segment_file_name(number))).collect();
     disk.count_writes();
     journal.rewrite_unsynced().unwrap();
-    // Three heads, the 20 records that were not synced, and two seals.
-    assert_eq!(disk.count_writes(), 3 + 20 + 2);
+    // Three heads, the mark of the sync before, the 20 records that were not synced, and two seals.
+    assert_eq!(disk.count_writes(), 3 + 1 + 20 + 2);
     let after: Vec<_> = (1..=3).map(|number| disk.bytes(&segment_file_name(number))).collect();
     assert_eq!(before, after);
     let job = journal.take_unsynced();

@@ -5,7 +5,7 @@ use std::io;
 use super::JournalError;
 use super::position::Position;
 use super::reader::{JournalReader, Standing, damaged, read_header};
-use super::record::{PaymentRecord, Place, RECORD_BYTES, Record, Seal};
+use super::record::{Mark, PaymentRecord, Place, RECORD_BYTES, Record, Seal};
 use super::segment::{
     HEADER_BYTES, SegmentHeader, record_offset, segment_file_name, segment_number,
 };
@@ -70,6 +70,8 @@ pub struct Journal<D: Disk> {
     unsynced: Unsynced<D>,
     /// Everything before this place survives a power cut.
     synced: Position,
+    /// The journal says that everything before this place does.
+    marked: Position,
 }
 
 struct OpenSegment<F> {
@@ -108,6 +110,7 @@ impl<D: Disk> Journal<D> {
             buffer: Vec::new(),
             unsynced: Unsynced { files: Vec::new(), folder: false },
             synced: Position { segment: first.unwrap_or(1), index: 0 },
+            marked: Position { segment: first.unwrap_or(1), index: 0 },
         };
         let Some(first) = first else {
             journal.begin_segment(1, now)?;
@@ -116,6 +119,7 @@ impl<D: Disk> Journal<D> {
             return Ok((journal, recovery));
         };
         let recovery = journal.recover(first, now, &mut visit)?;
+        journal.leave_unsynced(first)?;
         Ok((journal, recovery))
     }
 
@@ -136,18 +140,25 @@ impl<D: Disk> Journal<D> {
         oldest_open_segment: u32,
         now: TimestampMs,
     ) -> Appended {
-        if let Err(error) = self.make_ready(records.len(), oldest_open_segment, now) {
+        let mark = (self.synced > self.marked)
+            .then_some(Record::Synced(Mark { through: self.synced, written_at: now }));
+        let marks_count = usize::from(mark.is_some());
+        if let Err(error) = self.make_ready(marks_count + records.len(), oldest_open_segment, now) {
             return Appended { first: self.end, count: 0, error: Some(error) };
         }
-        let first = self.end;
+        let first = if mark.is_some() { self.end.next() } else { self.end };
         let segment = self.open.as_ref().expect("a segment is open after make_ready");
         self.buffer.clear();
-        for (record, index) in records.iter().zip(first.index..) {
+        let payments = records.iter().map(|record| Record::Payment(*record));
+        for (record, index) in mark.into_iter().chain(payments).zip(self.end.index..) {
             let place = Place { header_checksum: segment.checksum, index };
-            Record::Payment(*record).encode(place, &mut self.buffer);
+            record.encode(place, &mut self.buffer);
         }
         let (count, error) = self.write_buffer();
-        Appended { first, count, error }
+        if count > 0 && mark.is_some() {
+            self.marked = self.synced;
+        }
+        Appended { first, count: count.saturating_sub(marks_count), error }
     }
 
     /// What must be synced so that all that was appended so far survives a power cut. The caller
@@ -235,6 +246,18 @@ impl<D: Disk> Journal<D> {
         Ok(removed)
     }
 
+    /// Leaves what was recovered to be synced: whoever wrote it may have ended before it did that.
+    fn leave_unsynced(&mut self, first: u32) -> Result<(), JournalError> {
+        for number in first..self.end.segment {
+            let name = segment_file_name(number);
+            let file = self.disk.open(&name);
+            let file = file.map_err(JournalError::io("open", self.disk.describe(&name)))?;
+            self.unsynced.files.push(file);
+        }
+        self.unsynced.folder = true;
+        Ok(())
+    }
+
     /// Reads all segments from `first` on, cuts torn tails, and opens the last one or the next.
     fn recover(
         &mut self,
@@ -248,7 +271,8 @@ impl<D: Disk> Journal<D> {
         let mut position = Position { segment: first, index: 0 };
         loop {
             let disk = self.disk.clone();
-            let mut reader = JournalReader::new(disk, self.config.instance, position);
+            let mut reader = JournalReader::new(disk, self.config.instance, position)
+                .under_boot(self.config.boot_id);
             let read = reader.read(usize::MAX, |position, record| {
                 if let Record::Payment(payment) = record {
                     visit(position, payment);
@@ -273,6 +297,12 @@ impl<D: Disk> Journal<D> {
                 Standing::AtEnd { header, tail } => {
                     let is_old = header.boot_id != self.config.boot_id;
                     recovery.rebooted |= is_old;
+                    if !is_old && self.end.segment < last {
+                        let name = segment_file_name(self.end.segment);
+                        let what = "its end is missing, and a later segment exists".to_owned();
+                        let offset = record_offset(self.end.index);
+                        return Err(damaged(&self.disk, &name, offset, what));
+                    }
                     recovery.torn_bytes += self.reopen(&header, tail)?;
                     if self.end.segment == last {
                         recovery.segments_count = last - first + 1;
@@ -397,7 +427,7 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    /// Creates the segment with this number and opens it.
+    /// Creates the segment with this number, on the disk, and opens it.
     fn begin_segment(&mut self, number: u32, now: TimestampMs) -> Result<(), JournalError> {
         let name = segment_file_name(number);
         let header = SegmentHeader {
@@ -411,6 +441,10 @@ impl<D: Disk> Journal<D> {
             .map_err(JournalError::io("create", self.disk.describe(&name)))?;
         write_whole(&file, 0, &header.encode())
             .map_err(JournalError::io("write", self.disk.describe(&name)))?;
+        // Before it has any records: without its head, nobody could tell what is left of them.
+        file.sync()
+            .and_then(|()| self.disk.sync())
+            .map_err(JournalError::io("sync", self.disk.describe(&name)))?;
         self.open = Some(OpenSegment { file, checksum: header.checksum() });
         self.end = Position { segment: number, index: 0 };
         self.unsynced.folder = true;
@@ -419,12 +453,12 @@ impl<D: Disk> Journal<D> {
 }
 
 impl<D: Disk> Journal<D> {
-    /// Creates a segment's file, or takes the one whose head an earlier attempt failed to write.
+    /// Creates a segment's file, or takes the one that an earlier attempt failed to begin.
     fn create_or_reuse(&self, name: &str) -> io::Result<D::File> {
         match self.disk.create(name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let file = self.disk.open(name)?;
-                if file.size()? >= HEADER_BYTES as u64 {
+                if file.size()? > HEADER_BYTES as u64 {
                     return Err(error);
                 }
                 file.truncate(0)?;

@@ -57,7 +57,8 @@ impl Payments {
     }
 }
 
-fn mixed(mut z: u64) -> u64 {
+/// The output of `SplitMix64` for a state.
+pub(crate) fn mixed(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -13,7 +13,7 @@ use ledger::daemon::shutdown_signal;
 ///
 /// # Errors
 /// The operating system refuses to tell of signals.
-pub(super) fn on_shutdown_signal() -> io::Result<Receiver<()>> {
+pub(crate) fn on_shutdown_signal() -> io::Result<Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (interrupt, interrupted) = bounded(1);
     let (armed, ready) = bounded(1);

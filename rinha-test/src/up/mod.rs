@@ -12,7 +12,7 @@ pub mod supervisor;
 pub mod system;
 pub mod topology;
 
-mod interrupt;
+pub(crate) mod interrupt;
 
 use std::io;
 use std::path::PathBuf;

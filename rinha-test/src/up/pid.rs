@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ pub enum PidError {
     },
 }
 
+/// Only the owner may read who runs.
+const FILE_MODE: u32 = 0o600;
+
 /// The pid file of a process in the folder for sockets and pid files.
 #[must_use]
 pub fn pid_path(run_folder: &Path, name: &str) -> PathBuf {
@@ -55,7 +58,11 @@ pub fn pid_path(run_folder: &Path, name: &str) -> PathBuf {
 /// The file cannot be written.
 pub fn write(path: &Path, pid: u32) -> Result<(), PidError> {
     let unfinished = path.with_extension("pid.new");
-    std::fs::write(&unfinished, format!("{pid}\n"))
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(true).mode(FILE_MODE);
+    options
+        .open(&unfinished)
+        .and_then(|mut file| writeln!(file, "{pid}"))
         .and_then(|()| std::fs::rename(&unfinished, path))
         .map_err(|cause| failed(path, cause))
 }
@@ -120,6 +127,7 @@ impl RunnerLock {
                 .read(true)
                 .write(true)
                 .truncate(false)
+                .mode(FILE_MODE)
                 .open(&path)
                 .map_err(|cause| failed(&path, cause))?;
             match file.try_lock() {

@@ -1,7 +1,15 @@
 //! Whether the ports that the system needs are free.
 
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::ops::Range;
+
+/// Where free ports are looked for: below those that the system gives to outgoing connections.
+const FREE_PORTS: Range<u16> = 20_000..32_000;
+
+/// The folder of the locks that stand for ports, among temporary files.
+const LOCKS_FOLDER: &str = "payment-router-test-ports";
 
 /// A port that the system needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +88,48 @@ pub fn check(needed: &[NeededPort]) -> Result<(), PortError> {
     Ok(())
 }
 
+/// Ports that nobody listens on, and that no one else who asks here is given meanwhile.
+#[derive(Debug)]
+pub struct FreePorts<const COUNT: usize> {
+    /// The ports.
+    pub ports: [u16; COUNT],
+    _locks: Vec<File>,
+}
+
+/// Looks for free ports. A lock on a file stands for each: a port that was only looked at could be
+/// taken before the process that it is for listens on it.
+///
+/// # Errors
+/// The locks cannot be kept, or not enough ports are free.
+pub fn free<const COUNT: usize>() -> io::Result<FreePorts<COUNT>> {
+    let folder = std::env::temp_dir().join(LOCKS_FOLDER);
+    std::fs::create_dir_all(&folder)?;
+    let (mut ports, mut locks) = ([0; COUNT], Vec::new());
+    let mut candidates = FREE_PORTS;
+    while locks.len() < COUNT {
+        let Some(port) = candidates.next() else {
+            return Err(io::Error::other("there are not enough free ports"));
+        };
+        let lock = File::options().create(true).append(true).open(folder.join(port.to_string()))?;
+        if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            ports[locks.len()] = port;
+            locks.push(lock);
+        }
+    }
+    Ok(FreePorts { ports, _locks: locks })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_ports_are_given_to_one_at_a_time() {
+        let one = free::<2>().unwrap();
+        let other = free::<2>().unwrap();
+        assert!(one.ports.iter().all(|port| !other.ports.contains(port)), "{one:?} {other:?}");
+        assert_ne!(one.ports[0], one.ports[1]);
+    }
 
     fn needed(port: u16, option: &'static str) -> NeededPort {
         NeededPort { port, user: "the balancer", option }

@@ -7,9 +7,11 @@ pub mod connection;
 pub mod load;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use connection::{Answer, Connection};
+use ledger::volume::Volume;
 use ledger::{CorrelationId, Processor, RangeMs, Totals};
 use rinha_test::books::processor::{FIRST_TOKEN, ProcessorAdmin, Recorded};
 use rinha_test::books::router::Router;
@@ -34,6 +36,7 @@ pub struct Live {
     system: Option<System>,
     topology: Topology,
     change: Change,
+    restart: bool,
     _folder: TempDir,
 }
 
@@ -54,6 +57,15 @@ impl Live {
 
     /// The system with changed processes.
     pub fn changed(change: impl Fn(&mut ProcessSpec) + 'static) -> Self {
+        Self::kept(false, change)
+    }
+
+    /// The system as `rinha-test up` runs it, which starts again what dies.
+    pub fn that_restarts() -> Self {
+        Self::kept(true, |_| {})
+    }
+
+    fn kept(restart: bool, change: impl Fn(&mut ProcessSpec) + 'static) -> Self {
         let programs = launcher().parent().unwrap().to_owned();
         for program in ["api", "lb", "store", "payment-processor"] {
             let path = programs.join(program);
@@ -66,7 +78,7 @@ impl Live {
         let topology = Topology { programs, data, port, processors, allow_purge: false };
         topology.volume().create().unwrap();
         let change = Box::new(change);
-        let mut live = Self { system: None, topology, change, _folder: folder };
+        let mut live = Self { system: None, topology, change, restart, _folder: folder };
         live.start_all();
         live
     }
@@ -78,7 +90,7 @@ impl Live {
         let keeping = Keeping {
             launcher: launcher(),
             run_folder: self.topology.volume().run(),
-            restart: false,
+            restart: self.restart,
             grace: Duration::from_secs(30),
             log: Log::to_stdout(specs.iter().map(|spec| spec.name.as_str())),
         };
@@ -122,8 +134,31 @@ impl Live {
         self.wait_until_it_answers();
     }
 
+    /// Where everything is kept.
+    pub fn volume(&self) -> Volume {
+        self.topology.volume()
+    }
+
+    /// A command that runs the program of a process once more, as it was started.
+    pub fn command(&self, name: &str) -> Command {
+        let mut specs = self.topology.processes();
+        specs.iter_mut().for_each(&self.change);
+        let spec = specs.into_iter().find(|spec| spec.name == name).unwrap();
+        let mut command = Command::new(spec.program);
+        command.args(spec.arguments);
+        command
+    }
+
     pub fn port(&self) -> u16 {
         self.topology.port
+    }
+
+    /// The port of a processor.
+    pub fn processor_port(&self, processor: Processor) -> u16 {
+        match &self.topology.processors {
+            Processors::Simulated(ports) => ports[processor.index()],
+            Processors::External(_) => unreachable!("tests run simulators"),
+        }
     }
 
     /// A client's connection to the balancer.

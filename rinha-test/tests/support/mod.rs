@@ -6,7 +6,6 @@
 // Each test uses a part of this, and a stand-in that fails should fail its test.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ledger::clock::Monotonic;
-use rinha_test::up::pid;
+use rinha_test::up::{pid, ports};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -55,29 +54,13 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The ports of tests: below those that the system gives to outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// Three free ports that no other test gets while this one runs. A lock on a file stands for each
-/// port: one that was only looked at could be taken before the process under test listens on it.
+/// Three free ports that no other test gets while this one runs.
 pub fn free_ports() -> [u16; 3] {
-    let locks = std::env::temp_dir().join("payment-router-test-ports");
-    std::fs::create_dir_all(&locks).unwrap();
-    let mut candidates = PORTS;
-    [(); 3].map(|()| {
-        let is_ours = |port: &u16| {
-            let path = locks.join(port.to_string());
-            let file = File::options().create(true).append(true).open(path).unwrap();
-            let is_free =
-                file.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-            if is_free {
-                // Held until the process ends.
-                std::mem::forget(file);
-            }
-            is_free
-        };
-        candidates.find(is_ours).unwrap()
-    })
+    let free = ports::free().unwrap();
+    let ports = free.ports;
+    // Its locks are held until the process ends.
+    std::mem::forget(free);
+    ports
 }
 
 /// Serves `200` to any request on this port, for as long as the test runs.

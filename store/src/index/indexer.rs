@@ -26,6 +26,7 @@ pub struct Indexer<D: Disk> {
     jobs: Option<Sender<IndexJob<D>>>,
     done: Receiver<Result<(u16, SealedSegment<D>), IndexError>>,
     thread: Option<JoinHandle<()>>,
+    pending_count: usize,
 }
 
 impl<D: Disk + Send + 'static> Indexer<D>
@@ -45,18 +46,37 @@ where
                 let _ = done_of_thread.send(write(&disk, job));
             }
         })?;
-        Ok(Self { jobs: Some(jobs), done, thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), pending_count: 0 })
     }
 
     /// Hands a segment to the thread.
-    pub fn submit(&self, job: IndexJob<D>) {
+    pub fn submit(&mut self, job: IndexJob<D>) {
         let jobs = self.jobs.as_ref().expect("jobs are taken until the indexer is dropped");
         jobs.send(job).expect("the thread lives as long as its indexer");
+        self.pending_count += 1;
+    }
+
+    /// Segments that were handed in and not given back yet.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.pending_count
     }
 
     /// The next segment that was written since the last call, by its instance.
-    pub fn try_finish(&self) -> Option<Result<(u16, SealedSegment<D>), IndexError>> {
-        self.done.try_recv().ok()
+    pub fn try_finish(&mut self) -> Option<Result<(u16, SealedSegment<D>), IndexError>> {
+        let finished = self.done.try_recv().ok()?;
+        self.pending_count -= 1;
+        Some(finished)
+    }
+
+    /// Waits for the next segment to be written; `None` where there is none to wait for.
+    pub fn finish(&mut self) -> Option<Result<(u16, SealedSegment<D>), IndexError>> {
+        if self.pending_count == 0 {
+            return None;
+        }
+        let finished = self.done.recv().ok()?;
+        self.pending_count -= 1;
+        Some(finished)
     }
 }
 

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 pub use entry::{Entry, Kind};
 pub use indexer::{IndexJob, Indexer};
-use ledger::CorrelationId;
 use ledger::disk::Disk;
 use ledger::journal::{JournalError, Position};
+use ledger::money::TotalOverflow;
+use ledger::{Cents, CorrelationId, Processor, Totals};
 pub use open::OpenSegment;
 pub use sealed::{IndexError, SealedSegment, SegmentKey, index_file_name, index_file_segment};
 
@@ -88,6 +89,38 @@ impl<D: Disk> Index<D> {
                 }
             }
         }
+    }
+
+    /// Takes in that the record at a place says that a payment was settled.
+    pub fn add_settled(
+        &mut self,
+        instance: u16,
+        position: Position,
+        processor: Processor,
+        amount: Cents,
+    ) {
+        if let Some(open) = self.open_segment(instance, position.segment) {
+            open.add_settled(processor, amount);
+        }
+    }
+
+    /// What all records say was settled, by [`Processor::index`].
+    ///
+    /// # Errors
+    /// A total does not fit.
+    pub fn settled(&self) -> Result<[Totals; 2], TotalOverflow> {
+        let mut sums = [Totals::default(); 2];
+        for segment in self.segments.values() {
+            let settled = match segment {
+                Segment::Open(open) => open.settled(),
+                Segment::Closing(open) => open.settled(),
+                Segment::Sealed(sealed) => sealed.settled(),
+            };
+            for (sum, totals) in sums.iter_mut().zip(settled) {
+                *sum = sum.checked_add(totals)?;
+            }
+        }
+        Ok(sums)
     }
 
     /// Marks the accepted payment at a place as decided upon, for it or against it.

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use ledger::CorrelationId;
+use ledger::{Cents, CorrelationId, Processor, Totals};
 
 use super::entry::{Entry, Kind};
 
-/// The ids of one segment.
+/// The ids of one segment, and what it says was settled.
 #[derive(Debug, Default)]
 pub struct OpenSegment {
     entries: HashMap<CorrelationId, Entry>,
+    settled: [Totals; 2],
 }
 
 impl OpenSegment {
@@ -29,6 +30,20 @@ impl OpenSegment {
             _ => Entry::new(index, kind, true),
         };
         self.entries.insert(id, entry);
+    }
+
+    /// Takes in that a record says that a payment was settled.
+    pub fn add_settled(&mut self, processor: Processor, amount: Cents) {
+        let sum = &mut self.settled[processor.index()];
+        *sum = sum
+            .checked_add(Totals::of_payment(amount))
+            .expect("2^28 records of the greatest amount are less than the greatest total");
+    }
+
+    /// What the segment's records say was settled, by [`Processor::index`].
+    #[must_use]
+    pub fn settled(&self) -> [Totals; 2] {
+        self.settled
     }
 
     /// What is known of an id.

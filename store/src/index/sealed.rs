@@ -10,6 +10,7 @@
 //! | 4, 4, 4 | CRC-32C of the segment's head; index of the first record that is covered; of the seal |
 //! | 16 | key of the fingerprints |
 //! | 4, 4 | number of entries; bytes of the filter's table |
+//! | 8, 8, twice | number and cents of the payments that the segment says were settled, by processor |
 //! | 20 | what describes the filter: its seed and its three lengths |
 //! | … | the filter's table |
 //! | 8 each | fingerprints in ascending order |
@@ -17,14 +18,16 @@
 //! | 4 | CRC-32C of all before it |
 //!
 //! A fingerprint is a keyed hash of the id, so that nobody can choose ids whose fingerprints are
-//! alike; what it finds is checked against the journal, so the answer is exact.
+//! alike; what it finds is checked against the journal, so the answer is exact. What it does not find
+//! may be sent, so that is as sure: the whole file is checked when it is opened, and whatever is read
+//! from it later against checksums that were taken then.
 
 use std::hash::Hasher;
 use std::io;
 
-use ledger::CorrelationId;
 use ledger::disk::{Disk, DiskFile, create_anew, write_whole};
 use ledger::journal::{JournalReader, Position, Record};
+use ledger::{Cents, CorrelationId, Totals};
 use siphasher::sip::SipHasher13;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
@@ -33,9 +36,11 @@ use super::entry::Entry;
 use super::open::OpenSegment;
 
 const MAGIC: [u8; 8] = *b"PAYIDX1\n";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const DESCRIPTOR_BYTES: usize = BinaryFuse8::DESCRIPTOR_LEN;
-const DESCRIPTOR_OFFSET: usize = 52;
+const SETTLED_OFFSET: usize = 52;
+const SETTLED_BYTES: usize = 2 * 16;
+const DESCRIPTOR_OFFSET: usize = SETTLED_OFFSET + SETTLED_BYTES;
 const HEAD_BYTES: usize = DESCRIPTOR_OFFSET + DESCRIPTOR_BYTES;
 const FINGERPRINT_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 4;
@@ -43,6 +48,9 @@ const CHECKSUM_BYTES: usize = 4;
 
 /// Fingerprints that are read at a time.
 const WINDOW_COUNT: usize = 512;
+
+/// Items of a column that have a checksum in memory together.
+const BLOCK_COUNT: usize = 512;
 
 /// Which segment an index belongs to, down to the bytes of its head, and how ids are hashed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +104,24 @@ impl StoredFilter {
     }
 }
 
+/// A part of the file: items of one size, and a checksum of each block of them, taken when the file
+/// was opened.
+struct Column {
+    offset: u64,
+    item_bytes: usize,
+    items_count: usize,
+    checksums: Box<[u32]>,
+}
+
+impl Column {
+    /// The column whose bytes begin at this offset of the file.
+    fn new(offset: usize, item_bytes: usize, bytes: &[u8]) -> Self {
+        let checksums = bytes.chunks(BLOCK_COUNT * item_bytes).map(crc32c::crc32c).collect();
+        let items_count = bytes.len() / item_bytes;
+        Self { offset: offset as u64, item_bytes, items_count, checksums }
+    }
+}
+
 /// The name of the file with the index of a segment.
 #[must_use]
 pub fn index_file_name(instance: u16, number: u32) -> String {
@@ -117,7 +143,9 @@ pub struct SealedSegment<D: Disk> {
     file_name: String,
     filter: StoredFilter,
     entries_count: usize,
-    fingerprints_offset: u64,
+    settled: [Totals; 2],
+    fingerprints: Column,
+    entries: Column,
     journal: D,
 }
 
@@ -126,6 +154,12 @@ impl<D: Disk> SealedSegment<D> {
     #[must_use]
     pub fn number(&self) -> u32 {
         self.key.number
+    }
+
+    /// What the segment's records say was settled, by [`ledger::Processor::index`].
+    #[must_use]
+    pub fn settled(&self) -> [Totals; 2] {
+        self.settled
     }
 
     /// Writes the index of a segment to its file, in one step.
@@ -156,12 +190,24 @@ impl<D: Disk> SealedSegment<D> {
         let size = file.size().map_err(failed(disk, "read", &file_name))?;
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         let count = file.read_at(0, &mut bytes).map_err(failed(disk, "read", &file_name))?;
-        let Some((filter, entries_count)) = decode(&bytes[..count], &key) else {
+        let Some((filter, entries_count, settled)) = decode(&bytes[..count], &key) else {
             return Ok(None);
         };
-        let fingerprints_offset = (HEAD_BYTES + filter.table.len()) as u64;
-        let file_name = disk.describe(&file_name);
-        Ok(Some(Self { key, file, file_name, filter, entries_count, fingerprints_offset, journal }))
+        let fingerprints_offset = HEAD_BYTES + filter.table.len();
+        let entries_offset = fingerprints_offset + entries_count * FINGERPRINT_BYTES;
+        let entries_end = entries_offset + entries_count * ENTRY_BYTES;
+        let fingerprints = &bytes[fingerprints_offset..entries_offset];
+        Ok(Some(Self {
+            key,
+            file,
+            file_name: disk.describe(&file_name),
+            filter,
+            entries_count,
+            settled,
+            fingerprints: Column::new(fingerprints_offset, FINGERPRINT_BYTES, fingerprints),
+            entries: Column::new(entries_offset, ENTRY_BYTES, &bytes[entries_offset..entries_end]),
+            journal,
+        }))
     }
 
     /// What the segment knows of an id.
@@ -208,9 +254,7 @@ impl<D: Disk> SealedSegment<D> {
 
     /// Fingerprints in order, from a place on.
     fn window(&self, place: usize, count: usize) -> Result<Vec<u64>, IndexError> {
-        let mut bytes = vec![0; count * FINGERPRINT_BYTES];
-        let offset = self.fingerprints_offset + (place * FINGERPRINT_BYTES) as u64;
-        self.read(offset, &mut bytes)?;
+        let bytes = self.items(&self.fingerprints, place, count)?;
         let (fingerprints, _) = bytes.as_chunks::<FINGERPRINT_BYTES>();
         Ok(fingerprints.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
     }
@@ -220,11 +264,26 @@ impl<D: Disk> SealedSegment<D> {
     }
 
     fn entry_at(&self, place: usize) -> Result<Entry, IndexError> {
-        let entries_offset =
-            self.fingerprints_offset + (self.entries_count * FINGERPRINT_BYTES) as u64;
-        let mut bytes = [0; ENTRY_BYTES];
-        self.read(entries_offset + (place * ENTRY_BYTES) as u64, &mut bytes)?;
-        Entry::from_u32(u32::from_le_bytes(bytes)).ok_or_else(|| self.damaged("an entry is none"))
+        let bytes = self.items(&self.entries, place, 1)?;
+        let number = bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+        number.and_then(Entry::from_u32).ok_or_else(|| self.damaged("an entry is none"))
+    }
+
+    /// The bytes of items of a column. The blocks that they lie in are read as a whole, and must be
+    /// what they were: a file that changes under the store must not make it forget an id.
+    fn items(&self, column: &Column, place: usize, count: usize) -> Result<Vec<u8>, IndexError> {
+        let start = place - place % BLOCK_COUNT;
+        let end = (place + count).next_multiple_of(BLOCK_COUNT).min(column.items_count);
+        let mut bytes = vec![0; (end - start) * column.item_bytes];
+        self.read(column.offset + (start * column.item_bytes) as u64, &mut bytes)?;
+        let blocks = bytes.chunks(BLOCK_COUNT * column.item_bytes);
+        let checksums = &column.checksums[start / BLOCK_COUNT..];
+        if !blocks.zip(checksums).all(|(block, checksum)| crc32c::crc32c(block) == *checksum) {
+            return Err(self.damaged("it has changed since it was opened"));
+        }
+        bytes.drain(..(place - start) * column.item_bytes);
+        bytes.truncate(count * column.item_bytes);
+        Ok(bytes)
     }
 
     /// Whether the record of an entry is about this id.
@@ -287,6 +346,10 @@ fn encode(key: &SegmentKey, segment: &OpenSegment) -> Result<Vec<u8>, &'static s
     filter.dma_copy_descriptor_to(&mut descriptor);
 
     let mut bytes = encode_head(key, entries_count, filter_bytes);
+    for totals in segment.settled() {
+        bytes.extend_from_slice(&totals.count.to_le_bytes());
+        bytes.extend_from_slice(&totals.amount.get().to_le_bytes());
+    }
     bytes.extend_from_slice(&descriptor);
     bytes.extend_from_slice(table);
     for (fingerprint, _) in &entries {
@@ -300,7 +363,7 @@ fn encode(key: &SegmentKey, segment: &OpenSegment) -> Result<Vec<u8>, &'static s
     Ok(bytes)
 }
 
-/// The head, up to what describes the filter.
+/// The head, up to what was settled.
 fn encode_head(key: &SegmentKey, entries_count: u32, filter_bytes: u32) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -315,8 +378,8 @@ fn encode_head(key: &SegmentKey, entries_count: u32, filter_bytes: u32) -> Vec<u
     bytes
 }
 
-/// The filter and the number of entries, if these are the bytes of this segment's index.
-fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize)> {
+/// The filter, the number of entries and what was settled, if these are the bytes of this segment's index.
+fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize, [Totals; 2])> {
     let (content, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
     if content.len() < HEAD_BYTES || crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
         return None;
@@ -326,7 +389,7 @@ fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize)> {
         Some(u32::from_le_bytes(bytes))
     };
     let (entries_count, filter_bytes) = (number(44)?, number(48)?);
-    if content[..DESCRIPTOR_OFFSET] != *encode_head(key, entries_count, filter_bytes) {
+    if content[..SETTLED_OFFSET] != *encode_head(key, entries_count, filter_bytes) {
         return None;
     }
     let (entries_count, filter_bytes) = (entries_count as usize, filter_bytes as usize);
@@ -335,15 +398,38 @@ fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize)> {
         return None;
     }
     let descriptor = content[DESCRIPTOR_OFFSET..HEAD_BYTES].try_into().ok()?;
-    let table = content[HEAD_BYTES..HEAD_BYTES + filter_bytes].into();
-    Some((StoredFilter { descriptor, table }, entries_count))
+    let table: Box<[u8]> = content[HEAD_BYTES..HEAD_BYTES + filter_bytes].into();
+    if !describes(&descriptor, table.len()) {
+        return None;
+    }
+    let (numbers, _) = content[SETTLED_OFFSET..DESCRIPTOR_OFFSET].as_chunks::<8>();
+    let totals = |index: usize| Totals {
+        count: u64::from_le_bytes(numbers[index]),
+        amount: Cents::new(i64::from_le_bytes(numbers[index + 1])),
+    };
+    Some((StoredFilter { descriptor, table }, entries_count, [totals(0), totals(2)]))
+}
+
+/// Whether every place that a filter so described looks at is in a table of this size: the filter
+/// itself does not check. It looks into three segments that follow each other, the first of them
+/// below the third length.
+fn describes(descriptor: &[u8; DESCRIPTOR_BYTES], table_bytes: usize) -> bool {
+    let (words, _) = descriptor.as_chunks::<4>();
+    let [_, _, length, mask, count_length] = words else { return false };
+    let [length, mask, count_length] =
+        [length, mask, count_length].map(|word| u32::from_le_bytes(*word));
+    length.is_power_of_two()
+        && mask == length - 1
+        && count_length > 0
+        && count_length.is_multiple_of(length)
+        && u64::from(count_length) + 2 * u64::from(length) == table_bytes as u64
 }
 
 #[cfg(test)]
 mod tests {
     use ledger::disk::memory::MemoryDisk;
     use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
-    use ledger::{Cents, TimestampMs};
+    use ledger::{Processor, TimestampMs};
 
     use super::*;
     use crate::index::Kind;
@@ -382,6 +468,8 @@ mod tests {
         assert!(journal.append(&records, 1, TimestampMs::MIN).error.is_none());
         for number in 0..count {
             segment.record(id(number), number, Kind::Accepted);
+            let processor = Processor::ALL[usize::from(number % 3 == 0)];
+            segment.add_settled(processor, Cents::new(i64::from(number)));
         }
         SealedSegment::write(&disk, KEY, &segment).unwrap();
         (disk, journal_disk, segment)
@@ -390,8 +478,9 @@ mod tests {
     #[test]
     fn every_id_is_found_and_no_other() {
         for count in [0, 1, 2, 3, 10, 511, 512, 513, 1024, 20_000] {
-            let (disk, journal, _) = written(count);
+            let (disk, journal, segment) = written(count);
             let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
+            assert_eq!(sealed.settled(), segment.settled());
             for number in 0..count {
                 let entry = sealed.find(id(number)).unwrap().unwrap();
                 assert_eq!((entry.index(), entry.kind()), (number, Kind::Accepted));
@@ -443,6 +532,55 @@ mod tests {
             disk.put(&name, whole[..byte].to_vec());
             assert!(SealedSegment::open(&disk, journal.clone(), KEY).unwrap().is_none());
         }
+    }
+
+    /// Found by fuzzing: the filter looked beyond its table, and the store ended.
+    #[test]
+    fn a_filter_that_does_not_fit_its_table_is_made_again() {
+        let (disk, journal, _) = written(40);
+        let name = index_file_name(1, 1);
+        let whole = disk.bytes(&name).unwrap();
+        // The seed says how ids are hashed, and any will do; the three lengths must fit.
+        for byte in DESCRIPTOR_OFFSET + 8..HEAD_BYTES {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[byte] ^= 1 << bit;
+                let (content, checksum) = bytes.split_last_chunk_mut().unwrap();
+                *checksum = crc32c::crc32c(content).to_le_bytes();
+                disk.put(&name, bytes);
+                let opened = SealedSegment::open(&disk, journal.clone(), KEY).unwrap();
+                assert!(opened.is_none(), "byte {byte}, bit {bit}");
+            }
+        }
+    }
+
+    /// A store that forgets an id lets it be sent again, and it was once seen to do so where noise
+    /// was written over the file that it had open.
+    #[test]
+    fn a_file_that_changes_under_its_reader_never_makes_an_id_unknown() {
+        let count = 1_200;
+        let (disk, journal, _) = written(count);
+        let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
+        let name = index_file_name(1, 1);
+        let whole = disk.bytes(&name).unwrap();
+        let file = disk.open(&name).unwrap();
+        let columns = usize::try_from(sealed.fingerprints.offset).unwrap()..whole.len() - 4;
+        let mut noticed = 0;
+        for byte in columns.step_by(97) {
+            file.write_at(byte as u64, &[whole[byte] ^ 0x40]).unwrap();
+            for number in (0..count).step_by(7) {
+                match sealed.find(id(number)) {
+                    Ok(entry) => assert_eq!(entry.unwrap().index(), number),
+                    Err(error) => {
+                        assert!(error.to_string().contains("has changed"), "{error}");
+                        noticed += 1;
+                    }
+                }
+            }
+            file.write_at(byte as u64, &whole[byte..=byte]).unwrap();
+        }
+        assert!(noticed > 0);
+        assert_eq!(sealed.find(id(0)).unwrap().unwrap().index(), 0);
     }
 
     #[test]
