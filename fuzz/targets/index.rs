@@ -1,0 +1,103 @@
+//! A file of the index, as it was written or with some bytes changed, and with the checksum that it
+//! had or a right one.
+
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use fuzz::bytes::Bytes;
+use fuzz::memory;
+use ledger::disk::memory::MemoryDisk;
+use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
+use ledger::{Cents, CorrelationId, TimestampMs};
+use libfuzzer_sys::fuzz_target;
+use store::index::{Kind, OpenSegment, SealedSegment, SegmentKey, index_file_name};
+
+const KEY: SegmentKey = SegmentKey {
+    instance: 1,
+    number: 1,
+    header_checksum: 7,
+    first_index: 0,
+    seal_index: 9,
+    hash_key: [3; 16],
+};
+/// The filter's table has a size of its own, and the journal is read in chunks.
+const BYTES_MAX: usize = 1 << 20;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut input = Bytes(bytes);
+    memory::within(BYTES_MAX, || {
+        let ids: Vec<CorrelationId> = (0..input.u8()).map(|_| id(input.u8())).collect();
+        let (disk, journal, segment) = written(&ids);
+        check_whole(&disk, &journal, &segment);
+        let file_name = index_file_name(KEY.instance, KEY.number);
+        let whole = disk.bytes(&file_name).expect("it was just written");
+        let changed = changed(whole.clone(), &mut input);
+        disk.put(&file_name, changed.clone());
+        match SealedSegment::open(&disk, journal, KEY) {
+            // Whatever is found is what the journal says, or it is an error.
+            Ok(Some(sealed)) => {
+                for id in ids.iter().copied().chain((0..=255).map(id)) {
+                    if let Ok(Some(entry)) = sealed.find(id) {
+                        assert_eq!(ids.get(entry.index() as usize), Some(&id));
+                    }
+                }
+            }
+            Ok(None) => assert_ne!(changed, whole),
+            Err(error) => panic!("the disk is whole: {error}"),
+        }
+    });
+});
+
+fn id(number: u8) -> CorrelationId {
+    CorrelationId::from_bytes([number; 16])
+}
+
+/// An index, the journal that it is of, and what it was made of.
+fn written(ids: &[CorrelationId]) -> (MemoryDisk, MemoryDisk, OpenSegment) {
+    let (disk, journal_disk) = (MemoryDisk::new(), MemoryDisk::new());
+    let config =
+        JournalConfig { instance: 1, segment_bytes: SEGMENT_BYTES_DEFAULT, boot_id: [0; 16] };
+    let now = TimestampMs::MIN;
+    let (mut journal, _) =
+        Journal::open(journal_disk.clone(), config, now, |_, _| ()).expect("an empty folder");
+    let mut segment = OpenSegment::default();
+    for (id, index) in ids.iter().zip(0..) {
+        let event = Event::Accepted;
+        let record = PaymentRecord { id: *id, amount: Cents::new(1), written_at: now, event };
+        assert!(journal.append(&[record], 1, now).error.is_none());
+        segment.record(*id, index, Kind::Accepted);
+    }
+    SealedSegment::write(&disk, KEY, &segment).expect("the disk has room");
+    (disk, journal_disk, segment)
+}
+
+/// What was written is found, all of it and nothing else.
+fn check_whole(disk: &MemoryDisk, journal: &MemoryDisk, segment: &OpenSegment) {
+    let sealed = SealedSegment::open(disk, journal.clone(), KEY).expect("the disk is whole");
+    let sealed = sealed.expect("it was just written");
+    let expected: BTreeMap<_, _> = segment.entries().collect();
+    for id in (0..=255).map(id) {
+        let found = sealed.find(id).expect("the journal is whole");
+        assert_eq!(found.map(|e| e.index()), expected.get(&id).map(|e| e.index()));
+    }
+}
+
+/// The file with some bytes changed, and perhaps cut or made longer.
+fn changed(mut file: Vec<u8>, input: &mut Bytes<'_>) -> Vec<u8> {
+    let (mends_checksum, changes_count) = (input.u8() % 2 == 0, input.u8() % 32);
+    let length = usize::from(input.u16());
+    if length > 0 && length < 4096 {
+        file.resize(length, 0xff);
+    }
+    for _ in 0..changes_count {
+        let (place, byte) = (usize::from(input.u16()), input.u8());
+        if let Some(old) = file.get_mut(place) {
+            *old = byte;
+        }
+    }
+    if mends_checksum && let Some((content, checksum)) = file.split_last_chunk_mut::<4>() {
+        *checksum = crc32c::crc32c(content).to_le_bytes();
+    }
+    file
+}
