@@ -50,8 +50,10 @@ fn mend(file: &mut [u8], mends: u32) {
         return;
     }
     file[..8].copy_from_slice(b"PAYCLMS\n");
-    file[8..16].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
-    file[40..44].fill(0);
+    file[8..16].copy_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0]);
+    // Few entries before the claims, so that some logs have them all.
+    file[40] %= 8;
+    file[41..44].fill(0);
     if mends >> 30 & 1 == 1 {
         file[24..40].copy_from_slice(&BOOT_ID);
     }

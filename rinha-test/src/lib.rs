@@ -7,4 +7,5 @@ pub mod faults;
 pub mod flood;
 pub mod http;
 pub mod route_lab;
+pub mod simulate;
 pub mod up;

@@ -9,6 +9,7 @@ use ledger::daemon::{EXIT_USAGE, create_files_privately};
 use rinha_test::chaos::{self, ChaosSettings};
 use rinha_test::flood::{self, FloodSettings};
 use rinha_test::route_lab::{self, LabSettings};
+use rinha_test::simulate::{self, SimulateSettings};
 use rinha_test::up::{self, UpSettings, child};
 
 /// Runs the payment router on this machine, floods it with payments, and compares all books.
@@ -29,6 +30,9 @@ enum Command {
     Chaos(ChaosSettings),
     /// Try the router on seeded outages in simulated time, against the best that anyone could earn
     RouteLab(LabSettings),
+    /// Let seeded faults and ends of processes befall the dispatch path in simulated time, and demand
+    /// that each payment is recorded once
+    Simulate(SimulateSettings),
     #[command(name = child::SUBCOMMAND, hide = true)]
     Child(child::ChildSettings),
 }
@@ -75,6 +79,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::RouteLab(settings) => {
             route_lab::main(&settings).context("the laboratory's figures are lost")?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Simulate(settings) => {
+            let all_kept = simulate::main(&settings);
+            Ok(if all_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Child(settings) => match child::run(settings)? {},
     }

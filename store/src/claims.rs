@@ -13,9 +13,12 @@
 //! ones. What the log says of places is then forgotten: no process remembers an answer, and whatever
 //! was sent has a record that says so. The purge stays.
 //!
-//! Layout, little endian: a head of 48 bytes (magic 8, version 2, zero 6, number of the last purge 8,
-//! boot id of the machine 16, zero 4, CRC-32C of the 44 bytes before it), then entries of 32 bytes
-//! (CRC-32C of the head's CRC-32C, the entry's index and its other bytes 4, kind 1, zero 1, instance
+//! A log is on the disk with all that it begins with before it takes its place; claims that follow are
+//! not synced. So after a reboot claims may be missing in any combination, and are not looked at.
+//!
+//! Layout, little endian: a head of 48 bytes (magic 8, version 3, zero 6, number of the last purge 8,
+//! boot id of the machine 16, number of entries before the first claim 4, CRC-32C of the 44 bytes before
+//! it), then entries of 32 bytes (CRC-32C of the head's CRC-32C, the entry's index and its other bytes 4, kind 1, zero 1, instance
 //! 2, position 8, correlation id of a loser 16).
 
 use std::collections::BTreeMap;
@@ -28,7 +31,7 @@ use ledger::journal::Position;
 const NAME: &str = "claims.log";
 const NEW_NAME: &str = "claims.log.new";
 const MAGIC: [u8; 8] = *b"PAYCLMS\n";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const HEAD_BYTES: usize = 48;
 const HEAD_CHECKSUM_OFFSET: usize = HEAD_BYTES - 4;
 const ENTRY_BYTES: usize = 32;
@@ -154,7 +157,6 @@ impl<D: Disk> ClaimLog<D> {
         };
         let mut kept = read_log(&log.disk, boot_id)?;
         if !kept.same_boot {
-            kept.claims.clear();
             kept.checkpoint.decided.clear();
             kept.checkpoint.losers.clear();
         }
@@ -166,7 +168,11 @@ impl<D: Disk> ClaimLog<D> {
     /// # Errors
     /// The disk refuses. The log before it is still there.
     pub fn replace(&mut self, checkpoint: &Checkpoint) -> Result<(), ClaimsError> {
-        let head = Head { purge: checkpoint.purge, boot_id: self.boot_id };
+        let checkpoint_count =
+            checkpoint.cuts.len() + checkpoint.decided.len() + checkpoint.losers.len();
+        let checkpoint_count =
+            u32::try_from(checkpoint_count).expect("fewer payments than 2^32 are open");
+        let head = Head { purge: checkpoint.purge, boot_id: self.boot_id, checkpoint_count };
         let head_checksum = head.checksum();
         let mut bytes = head.encode().to_vec();
         let mut entries_count = 0;
@@ -261,20 +267,33 @@ fn read_log<D: Disk>(disk: &D, boot_id: [u8; 16]) -> Result<Kept, ClaimsError> {
     *same_boot = head.boot_id == boot_id;
     let head_checksum = head.checksum();
     let (entries, _) = body.as_chunks::<ENTRY_BYTES>();
-    for (index, entry) in entries.iter().enumerate() {
+    let checkpoint_count = usize::try_from(head.checkpoint_count).unwrap_or(usize::MAX);
+    if entries.len() < checkpoint_count {
+        return Err(damaged(HEAD_BYTES + entries.len() * ENTRY_BYTES));
+    }
+    // Claims of an earlier boot may be lost, and mean nothing where they are not.
+    let telling = if *same_boot { entries } else { &entries[..checkpoint_count] };
+    for (index, entry) in telling.iter().enumerate() {
         let offset = HEAD_BYTES + index * ENTRY_BYTES;
+        let is_claim = index >= checkpoint_count;
         let Some((kind, instance, position, id)) = decode_entry(entry, head_checksum, index) else {
-            // Zeros up to the end are a write that the power cut short.
-            if bytes[offset..count].iter().all(|byte| *byte == 0) {
+            // Zeros up to the end are a write that was cut short.
+            if is_claim && bytes[offset..count].iter().all(|byte| *byte == 0) {
                 break;
             }
             return Err(damaged(offset));
         };
         match kind {
-            KIND_CUT => drop(checkpoint.cuts.insert(instance, position)),
-            KIND_DECIDED_BEFORE => drop(checkpoint.decided.insert(instance, position)),
-            KIND_LOSER => drop(checkpoint.losers.insert((instance, position), id)),
-            KIND_CLAIM => claims.push(Claim { instance, through: position }),
+            KIND_CLAIM if is_claim => claims.push(Claim { instance, through: position }),
+            KIND_CUT if !is_claim => {
+                checkpoint.cuts.insert(instance, position);
+            }
+            KIND_DECIDED_BEFORE if !is_claim => {
+                checkpoint.decided.insert(instance, position);
+            }
+            KIND_LOSER if !is_claim => {
+                checkpoint.losers.insert((instance, position), id);
+            }
             _ => return Err(damaged(offset)),
         }
     }
@@ -297,6 +316,8 @@ struct Head {
     purge: u64,
     /// The boot of the machine under which the log was begun.
     boot_id: [u8; 16],
+    /// Entries before the first claim.
+    checkpoint_count: u32,
 }
 
 impl Head {
@@ -306,6 +327,7 @@ impl Head {
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.purge.to_le_bytes());
         bytes[24..40].copy_from_slice(&self.boot_id);
+        bytes[40..44].copy_from_slice(&self.checkpoint_count.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..HEAD_CHECKSUM_OFFSET]);
         bytes[HEAD_CHECKSUM_OFFSET..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -313,7 +335,8 @@ impl Head {
 
     fn decode(bytes: &[u8; HEAD_BYTES]) -> Option<Self> {
         let purge = u64::from_le_bytes(bytes[16..24].try_into().ok()?);
-        let head = Self { purge, boot_id: bytes[24..40].try_into().ok()? };
+        let checkpoint_count = u32::from_le_bytes(bytes[40..44].try_into().ok()?);
+        let head = Self { purge, boot_id: bytes[24..40].try_into().ok()?, checkpoint_count };
         (head.encode() == *bytes).then_some(head)
     }
 
@@ -445,6 +468,35 @@ mod tests {
                 Err(ClaimsError::Damaged { offset, .. }) => assert_eq!(offset, start as u64),
                 other => panic!("byte {byte}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn after_a_reboot_lost_claims_are_not_damage_and_a_lost_checkpoint_is() {
+        const OTHER_BOOT: [u8; 16] = [2; 16];
+        let disk = written();
+        let whole = disk.bytes(NAME).unwrap();
+        let body = whole.len() - claims().len() * ENTRY_BYTES;
+        let kept = Checkpoint { decided: BTreeMap::new(), losers: BTreeMap::new(), ..checkpoint() };
+        for lost in 0_u32..1 << claims().len() {
+            let mut bytes = whole.clone();
+            for (index, entry) in bytes[body..].chunks_mut(ENTRY_BYTES).enumerate() {
+                if lost >> index & 1 == 1 {
+                    entry.fill(0);
+                }
+            }
+            disk.put(NAME, bytes);
+            let (log, found) = ClaimLog::open(disk.clone(), OTHER_BOOT).unwrap();
+            assert_eq!((found.checkpoint, found.claims), (kept.clone(), vec![]), "{lost:b}");
+            drop(log);
+        }
+        for byte in 0..body {
+            let mut bytes = whole.clone();
+            bytes[byte] ^= 1;
+            disk.put(NAME, bytes);
+            assert!(ClaimLog::open(disk.clone(), OTHER_BOOT).is_err(), "byte {byte}");
+            disk.put(NAME, whole[..byte].to_vec());
+            assert!(ClaimLog::open(disk.clone(), OTHER_BOOT).is_err(), "cut at {byte}");
         }
     }
 

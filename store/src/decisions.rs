@@ -147,8 +147,11 @@ impl<D: Disk> Decisions<D> {
                 index.mark_decided(instance, position, record.id, lost);
             }
             Kind::Accepted => standing.undecided.push_back((position, record.id)),
+            // An earlier payment with the id may have lost as well, and be closed by this record.
             Kind::Duplicate => {
-                if let Some(loser) = standing.losers.remove(&record.id) {
+                let loser = standing.losers.get(&record.id).copied();
+                if let Some(loser) = loser.filter(|loser| *loser < position) {
+                    standing.losers.remove(&record.id);
                     standing.untold.remove(&loser);
                 }
             }

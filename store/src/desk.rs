@@ -102,6 +102,9 @@ impl Desk {
             return Ok(Response::Refused("instances are numbered from 1".to_owned()));
         }
         let notice = self.books.greet(instance)?;
+        // What still comes from the process before, or over its connection before, counts no more: an
+        // answer would be lost, and with it who lost.
+        self.instances.retain(|_, other| *other != instance);
         self.instances.insert(connection, instance);
         tracing::info!("{} is connected", instance_name(instance));
         Ok(Response::Welcome(notice))

@@ -131,6 +131,11 @@ impl CrashingDisk {
         locked(&self.state).changes_left = Some(changes);
     }
 
+    /// Lets all changes happen again: the process after that one, or a disk that works again.
+    pub fn go_on(&self) {
+        locked(&self.state).changes_left = None;
+    }
+
     /// Whether a change was refused.
     #[must_use]
     pub fn has_ended(&self) -> bool {

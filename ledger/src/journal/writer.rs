@@ -190,7 +190,9 @@ impl<D: Disk> Journal<D> {
     /// The disk refuses, or what it gives back is not what was written.
     pub fn rewrite_unsynced(&mut self) -> Result<(), JournalError> {
         let mut files = Vec::new();
-        for number in self.synced.segment..=self.end.segment {
+        // The last one may not be begun.
+        let end = self.end.segment + u32::from(self.open.is_some());
+        for number in self.synced.segment..end {
             let name = segment_file_name(number);
             let failed = |error| JournalError::io("write again", self.disk.describe(&name))(error);
             let file = self.disk.open(&name).map_err(failed)?;
@@ -436,11 +438,17 @@ impl<D: Disk> Journal<D> {
             created_at: now,
             boot_id: self.config.boot_id,
         };
-        let file = self
-            .create_or_reuse(&name)
-            .map_err(JournalError::io("create", self.disk.describe(&name)))?;
-        write_whole(&file, 0, &header.encode())
-            .map_err(JournalError::io("write", self.disk.describe(&name)))?;
+        let (file, header) = match self.begun_before(&header)? {
+            Some(begun) => begun,
+            None => {
+                let file = self
+                    .create_or_reuse(&name)
+                    .map_err(JournalError::io("create", self.disk.describe(&name)))?;
+                write_whole(&file, 0, &header.encode())
+                    .map_err(JournalError::io("write", self.disk.describe(&name)))?;
+                (file, header)
+            }
+        };
         // Before it has any records: without its head, nobody could tell what is left of them.
         file.sync()
             .and_then(|()| self.disk.sync())
@@ -453,6 +461,29 @@ impl<D: Disk> Journal<D> {
 }
 
 impl<D: Disk> Journal<D> {
+    /// The empty segment that an earlier attempt began and could not make survive a power cut. Its head
+    /// stays as it is: readers may have seen it, and records belong to the head before them.
+    fn begun_before(
+        &self,
+        wanted: &SegmentHeader,
+    ) -> Result<Option<(D::File, SegmentHeader)>, JournalError> {
+        let name = segment_file_name(wanted.number);
+        let failed = |error| JournalError::io("open", self.disk.describe(&name))(error);
+        let file = match self.disk.open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        if file.size().map_err(failed)? != HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let header = read_header(&self.disk, &name, &file)?;
+        let is_same = |header: &SegmentHeader| {
+            (header.instance, header.number, header.boot_id)
+                == (wanted.instance, wanted.number, wanted.boot_id)
+        };
+        Ok(header.filter(is_same).map(|header| (file, header)))
+    }
+
     /// Creates a segment's file, or takes the one that an earlier attempt failed to begin.
     fn create_or_reuse(&self, name: &str) -> io::Result<D::File> {
         match self.disk.create(name) {

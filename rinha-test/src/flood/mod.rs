@@ -7,7 +7,7 @@ pub mod report;
 pub mod sender;
 pub mod settle;
 
-mod progress;
+pub(crate) mod progress;
 
 use std::io;
 use std::path::PathBuf;

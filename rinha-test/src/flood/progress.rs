@@ -12,7 +12,7 @@ const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
 /// How often there is a new line elsewhere.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(super) struct Progress {
+pub(crate) struct Progress {
     clock: Monotonic,
     next: Cell<Duration>,
     is_terminal: bool,
@@ -20,7 +20,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let is_terminal = stderr().is_terminal();
         let first = if is_terminal { TERMINAL_INTERVAL } else { FILE_INTERVAL };
         Self {
@@ -31,7 +31,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn show(&self, what: &str, count: u64, goal: u64) {
+    pub(crate) fn show(&self, what: &str, count: u64, goal: u64) {
         let now = self.clock.elapsed();
         if now < self.next.get() {
             return;
@@ -47,7 +47,7 @@ impl Progress {
         };
     }
 
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.shown.get() {
             let _ = write!(stderr(), "\r\x1b[K");
         }

@@ -18,14 +18,14 @@ impl OpenSegment {
     ///
     /// | record | effect on the entry |
     /// |---|---|
-    /// | `Accepted` | made where there is none |
+    /// | `Accepted` | made where there is none, or in place of a `Duplicate`, which closed an earlier one |
     /// | `Duplicate` | in place of an `Accepted`, which it closes, or of nothing |
     /// | any other | in place of whatever was there; its right to the id is decided upon |
     pub fn record(&mut self, id: CorrelationId, index: u32, kind: Kind) {
         let before = self.entries.get(&id).copied();
         let entry = match (kind, before) {
-            (Kind::Accepted, None) => Entry::new(index, kind, false),
-            (Kind::Accepted, Some(entry)) => entry,
+            (Kind::Accepted, Some(entry)) if entry.kind() != Kind::Duplicate => entry,
+            (Kind::Accepted, _) => Entry::new(index, kind, false),
             (Kind::Duplicate, Some(entry)) if entry.kind() != Kind::Accepted => entry,
             _ => Entry::new(index, kind, true),
         };
@@ -103,6 +103,8 @@ mod tests {
             (&[Accepted, Dispatched, Settled], (2, Settled, true)),
             (&[Accepted, Dispatched, Failed, Refused], (3, Refused, true)),
             (&[Accepted, Duplicate], (1, Duplicate, true)),
+            (&[Accepted, Duplicate, Accepted], (2, Accepted, false)),
+            (&[Accepted, Duplicate, Accepted, Duplicate], (3, Duplicate, true)),
             (&[Accepted, Dispatched, Settled, Accepted, Duplicate], (2, Settled, true)),
             (&[Settled], (0, Settled, true)),
             (&[Duplicate], (0, Duplicate, true)),
