@@ -267,7 +267,9 @@ impl Books {
             self.decisions.set_decided(instance, first_unindexed);
         }
         let read_from = apply_from.min(first_unindexed);
-        let reader = JournalReader::new(disk.clone(), instance, read_from).under_boot(self.boot_id);
+        let reader = JournalReader::new(disk.clone(), instance, read_from)
+            .under_boot(self.boot_id)
+            .passing_lost_seals();
         let state = Instance { disk, reader, apply_from, sealed: VecDeque::new() };
         self.instances.insert(instance, state);
         Ok(())

@@ -513,6 +513,39 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_duplicate_does_not_close_a_later_one() {
+        let mut fixture = Fixture::new();
+        fixture.accept(1, 7);
+        fixture.claim(1);
+        fixture.feed(1, 7, SETTLED);
+        fixture.accept(2, 7);
+        fixture.claim(2);
+        fixture.feed(2, 7, Event::Duplicate);
+        let again = fixture.accept(2, 7);
+        assert_eq!(fixture.claim(2), [again]);
+        // The second start reads the duplicate after a log that names the later loser.
+        fixture.restart();
+        fixture.restart();
+        assert_eq!(fixture.claim(2), [again]);
+    }
+
+    #[test]
+    fn a_payment_accepted_again_after_a_duplicate_can_get_the_right_and_keeps_it() {
+        let mut fixture = Fixture::new();
+        fixture.accept(1, 7);
+        fixture.claim(1);
+        fixture.accept(2, 7);
+        fixture.claim(2);
+        fixture.feed(2, 7, Event::Duplicate);
+        fixture.accept(2, 7);
+        // With the power went what was decided, and nothing was sent.
+        fixture.disk.remove("claims.log").unwrap();
+        fixture.restart();
+        assert_eq!(fixture.claim(2), []);
+        assert_eq!(fixture.claim(1), [Position::START]);
+    }
+
+    #[test]
     fn more_losers_than_an_answer_holds_come_in_several() {
         let mut fixture = Fixture::new();
         fixture.accept(1, 7);

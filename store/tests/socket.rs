@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use ledger::daemon::boot_id;
 use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
 use ledger::protocol::{
@@ -38,7 +39,7 @@ impl Site {
 
     fn journal(&self, instance: u16) -> Journal<FolderDisk> {
         let disk = FolderDisk::create(self.volume().journal(instance)).unwrap();
-        let config = JournalConfig { instance, segment_bytes: 64 << 20, boot_id: [0; 16] };
+        let config = JournalConfig { instance, segment_bytes: 64 << 20, boot_id: boot_id() };
         Journal::open(disk, config, TimestampMs::MIN, |_, _| ()).unwrap().0
     }
 
@@ -208,6 +209,23 @@ fn who_does_not_say_who_it_is_may_ask_and_not_claim() {
     assert!(matches!(refused, Response::Refused(_)), "{refused:?}");
     let summary = Response::Summary([Totals::default(); 2]);
     assert_eq!(line.ask(Request::Summarize(RangeMs::ALL)), summary);
+}
+
+#[test]
+fn a_claim_over_the_line_before_counts_no_more() {
+    let site = Site::start();
+    let mut journals = [site.journal(1), site.journal(2)];
+    for journal in &mut journals {
+        append(journal, &[record(7, Event::Accepted)]);
+    }
+    let through = Position::START.next();
+    let claim = Request::Claim { through };
+    assert!(matches!(site.instance(1).ask(claim.clone()), Response::Claimed { .. }));
+    // The process behind this line has ended, and what it had said is read after its successor's word.
+    let mut before = site.instance(2);
+    let mut now = site.instance(2);
+    assert!(matches!(before.ask(claim.clone()), Response::Refused(_)));
+    assert_eq!(now.ask(claim), Response::Claimed { through, losers: vec![Position::START] });
 }
 
 #[test]

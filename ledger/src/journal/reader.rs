@@ -23,6 +23,8 @@ pub struct JournalReader<D: Disk> {
     chunk: Vec<u8>,
     /// The machine's boot, if what was lost with the power is to be told from damage.
     boot_id: Option<[u8; 16]>,
+    /// Whether it goes on behind a segment whose seal was lost with the power.
+    passes_lost_seals: bool,
     /// Where that was found last, and the size of the file then: it need not be looked into again.
     lost_at: Cell<Option<(Position, u64)>>,
 }
@@ -48,7 +50,16 @@ impl<D: Disk> JournalReader<D> {
     pub fn new(disk: D, instance: u16, position: Position) -> Self {
         let chunk = vec![0; CHUNK_RECORDS * RECORD_BYTES];
         let lost_at = Cell::new(None);
-        Self { disk, instance, position, open: None, chunk, boot_id: None, lost_at }
+        Self {
+            disk,
+            instance,
+            position,
+            open: None,
+            chunk,
+            boot_id: None,
+            passes_lost_seals: false,
+            lost_at,
+        }
     }
 
     /// Tells what was lost with the power from damage. Under this boot of the machine, a place in a
@@ -59,6 +70,15 @@ impl<D: Disk> JournalReader<D> {
     #[must_use]
     pub fn under_boot(mut self, boot_id: [u8; 16]) -> Self {
         self.boot_id = Some(boot_id);
+        self
+    }
+
+    /// Goes on with the next segment where one of an earlier boot has lost its end, as the journal's writer
+    /// does once it is started. A reader that waited for that would not see, until then, what the later
+    /// segments say was sent.
+    #[must_use]
+    pub fn passing_lost_seals(mut self) -> Self {
+        self.passes_lost_seals = true;
         self
     }
 
@@ -84,11 +104,41 @@ impl<D: Disk> JournalReader<D> {
             let read = self.read_chunk(wanted, &mut visit)?;
             count += read;
             // A seal moves on to the next segment, where there may be more.
-            if read < wanted && self.open.is_some() {
+            if read < wanted && self.open.is_some() && !self.pass_lost_seal()? {
                 break;
             }
         }
         Ok(count)
+    }
+
+    /// Goes on with the next segment, if that is there and the seal of this one was lost with the power.
+    fn pass_lost_seal(&mut self) -> Result<bool, JournalError> {
+        let Some(segment) = &self.open else { return Ok(false) };
+        let is_old = self.boot_id.is_some_and(|boot_id| boot_id != segment.header.boot_id);
+        if !self.passes_lost_seals || !is_old {
+            return Ok(false);
+        }
+        let next = self.position.next_segment();
+        if self.disk.open_read_only(&segment_file_name(next.segment)).is_err() {
+            return Ok(false);
+        }
+        // The writer may have sealed it before it began the next one.
+        let place = Place { header_checksum: segment.checksum, index: self.position.index };
+        let mut bytes = [0; RECORD_BYTES];
+        let count = segment
+            .file
+            .read_at(record_offset(place.index), &mut bytes)
+            .map_err(|error| read_failed(&self.disk, self.position, error))?;
+        if count == RECORD_BYTES && Record::decode(&bytes, place).is_ok() {
+            return Ok(true);
+        }
+        if self.judge_end(segment)? == Tail::Damaged {
+            let what = format!("record {} is not what was written there", self.position.index);
+            return Err(self.damaged_here(what));
+        }
+        self.position = next;
+        self.open = None;
+        Ok(true)
     }
 
     /// Opens the segment at the position if it is not open. False if it is not there yet.

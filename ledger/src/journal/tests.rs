@@ -306,6 +306,65 @@ fn a_full_disk_between_two_segments_heals() {
 }
 
 #[test]
+fn a_segment_that_is_begun_again_keeps_its_head() {
+    let disk = written(SMALL, 0..10);
+    let (mut journal, _, _) = open(&disk, SMALL).unwrap();
+    let mut reader = JournalReader::new(disk.clone(), 1, Position::START);
+    disk.set_sync_fails(true);
+    assert_eq!(journal.append(&records(10..11), 1, NOW).count, 0);
+    assert_eq!(read_all(&mut reader), records(0..10));
+    // The reader has seen the head of the second segment, which is not begun.
+    assert_eq!(reader.position(), Position { segment: 2, index: 0 });
+    disk.set_sync_fails(false);
+    let later = TimestampMs::clamped(NOW.get() + 1);
+    assert_eq!(journal.append(&records(10..11), 1, later).count, 1);
+    assert_eq!(read_all(&mut reader), records(10..11));
+}
+
+#[test]
+fn what_was_not_synced_is_written_again_before_the_next_segment_is_begun() {
+    let disk = written(SMALL, 0..10);
+    let (mut journal, _, _) = open(&disk, SMALL).unwrap();
+    disk.set_sync_fails(true);
+    assert_eq!(journal.append(&records(10..11), 1, NOW).count, 0);
+    assert!(journal.take_unsynced().run().is_err());
+    disk.set_sync_fails(false);
+    journal.rewrite_unsynced().unwrap();
+    let job = journal.take_unsynced();
+    job.run().unwrap();
+    journal.synced(job.through());
+    assert!(!journal.is_unsynced());
+    append(&mut journal, &records(10..12));
+    drop(journal);
+    assert_eq!(open(&disk, SMALL).unwrap().2, records(0..12));
+}
+
+#[test]
+fn a_reader_can_go_on_behind_a_seal_that_was_lost_with_the_power() {
+    let disk = written(SMALL, 0..15);
+    let name = segment_file_name(1);
+    let bytes = disk.bytes(&name).unwrap();
+    // The seal and the last record are gone.
+    disk.put(&name, bytes[..bytes.len() - 2 * RECORD_BYTES].to_vec());
+    let reader = || JournalReader::new(disk.clone(), 1, Position::START);
+    let mut waiting = reader().under_boot([2; 16]);
+    assert_eq!(read_all(&mut waiting), records(0..9));
+    let mut passing = reader().under_boot([2; 16]).passing_lost_seals();
+    let seen = [records(0..9), records(10..15)].concat();
+    assert_eq!(read_all(&mut passing), seen);
+    // Under the same boot nothing can be lost, and the next segment waits for the seal.
+    let mut same_boot = reader().under_boot(SMALL.boot_id).passing_lost_seals();
+    assert_eq!(read_all(&mut same_boot), records(0..9));
+    // The writer takes it alike, and the readers come together behind it.
+    let config = JournalConfig { boot_id: [2; 16], ..SMALL };
+    let (mut journal, _, recovered) = open(&disk, config).unwrap();
+    assert_eq!(recovered, seen);
+    append(&mut journal, &records(20..21));
+    assert_eq!(read_all(&mut waiting), [records(10..15), records(20..21)].concat());
+    assert_eq!(read_all(&mut passing), records(20..21));
+}
+
+#[test]
 fn a_sync_covers_what_was_written_and_tells_when_it_fails() {
     let disk = written(SMALL, 0..25);
     let (mut journal, _, _) = open(&disk, SMALL).unwrap();

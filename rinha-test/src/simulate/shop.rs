@@ -53,7 +53,11 @@ impl Shop {
             let segments = list_segments(journal).map_err(|_| ShopError::Refused)?;
             let segment = segments.first().copied().unwrap_or(cut.segment);
             let begin = cut.max(Position { segment, index: 0 });
-            readers.push(JournalReader::new(journal.clone(), number, begin).under_boot(boot_id));
+            readers.push(
+                JournalReader::new(journal.clone(), number, begin)
+                    .under_boot(boot_id)
+                    .passing_lost_seals(),
+            );
         }
         let mut shop =
             Self { decisions, index: Index::default(), readers, greeted: [None; INSTANCES] };

@@ -94,7 +94,9 @@ impl Truth {
     fn read_anew(&mut self, disks: &[CrashingDisk], boot_id: [u8; 16]) {
         self.written.clear();
         let readers = disks.iter().zip(1..).map(|(disk, number)| {
-            JournalReader::new(disk.clone(), number, Position::START).under_boot(boot_id)
+            JournalReader::new(disk.clone(), number, Position::START)
+                .under_boot(boot_id)
+                .passing_lost_seals()
         });
         self.readers = readers.collect();
     }

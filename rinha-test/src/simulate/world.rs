@@ -355,7 +355,8 @@ impl World {
                 number(instance),
                 Position::START,
             )
-            .under_boot([self.boot; 16]);
+            .under_boot([self.boot; 16])
+            .passing_lost_seals();
             reader
                 .read(usize::MAX, |position, record| {
                     if let ledger::journal::Record::Payment(record) = record {
