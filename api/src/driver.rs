@@ -121,6 +121,11 @@ where
         clock: Monotonic,
         durability: Durability,
     ) -> std::io::Result<Rc<Self>> {
+        let written = Notify::new();
+        if durability == Durability::Process && journal.is_unsynced() {
+            // By the process before, which may have ended before it synced that.
+            written.notify_one();
+        }
         Ok(Rc::new(Self {
             engine: RefCell::new(engine),
             journal: RefCell::new(journal),
@@ -129,7 +134,7 @@ where
             syncer: Syncer::start()?,
             woken: Notify::new(),
             store_spoke: Notify::new(),
-            written: Notify::new(),
+            written,
             next_commit: RefCell::default(),
             current_commit: RefCell::default(),
             sync_failure: RefCell::default(),
@@ -442,10 +447,21 @@ where
                 "ending with calls in flight; they are resolved after the next start"
             );
         }
-        let job = self.journal.borrow_mut().take_unsynced();
-        if let Err(error) = self.syncer.sync(job).await {
+        if let Err(error) = self.sync_at_last().await {
             tracing::error!("{error}");
         }
+    }
+
+    /// Syncs once more. What a sync has failed on is written again first, because this one alone would
+    /// prove nothing.
+    async fn sync_at_last(&self) -> Result<(), JournalError> {
+        if self.sync_failure.borrow().is_some() {
+            self.journal.borrow_mut().rewrite_unsynced()?;
+        }
+        let job = self.journal.borrow_mut().take_unsynced();
+        let through = self.syncer.sync(job).await?;
+        self.journal.borrow_mut().synced(through);
+        Ok(())
     }
 }
 
@@ -456,9 +472,9 @@ mod tests {
     use crossbeam_channel::{Receiver, Sender, unbounded};
     use ledger::disk::DiskFile;
     use ledger::disk::memory::{MemoryDisk, MemoryFile, MemoryLock};
-    use ledger::journal::Position;
     use ledger::journal::{
-        HEADER_BYTES, JournalConfig, RECORD_BYTES, SEGMENT_BYTES_DEFAULT, segment_file_name,
+        Event, HEADER_BYTES, JournalConfig, PaymentRecord, Position, RECORD_BYTES,
+        SEGMENT_BYTES_DEFAULT, segment_file_name,
     };
     use ledger::protocol::PurgeNotice;
     use tokio::task::{spawn_local, yield_now};
@@ -467,6 +483,9 @@ mod tests {
     use crate::engine::EngineConfig;
     use crate::processor::CallLimits;
     use crate::router::RouterConfig;
+
+    const JOURNAL_CONFIG: JournalConfig =
+        JournalConfig { instance: 1, segment_bytes: SEGMENT_BYTES_DEFAULT, boot_id: [0; 16] };
 
     /// Enough for a driver that starves to be told from one that does not.
     const PAYMENTS_MAX: u8 = 200;
@@ -554,8 +573,11 @@ mod tests {
         }
 
         fn sync(&self) -> io::Result<()> {
-            // Whoever may let it through is gone at the end of a test.
-            let _ = self.gate.recv();
+            // A segment's head is synced by who begins it, and nobody else can go on meanwhile.
+            if std::thread::current().name() == Some("syncer") {
+                // Whoever may let it through is gone at the end of a test.
+                let _ = self.gate.recv();
+            }
             self.memory.sync()
         }
     }
@@ -569,6 +591,27 @@ mod tests {
 
     /// A driver in disk mode whose store was connected and does not answer.
     fn fixture<D: Disk + Send + 'static>(disk: D) -> Fixture<D> {
+        fixture_with(disk, Durability::Disk)
+    }
+
+    /// As [`fixture`], after a process that ended between a write and its sync.
+    fn fixture_after_another(disk: &MemoryDisk, durability: Durability) -> Fixture<MemoryDisk> {
+        let (mut journal, _) =
+            Journal::open(disk.clone(), JOURNAL_CONFIG, clock::now(), |_, _| {}).unwrap();
+        let record = PaymentRecord {
+            id: CorrelationId::from_bytes([9; 16]),
+            amount: Cents::new(1),
+            written_at: clock::now(),
+            event: Event::Accepted,
+        };
+        assert_eq!(journal.append(&[record], 1, clock::now()).count, 1);
+        drop(journal);
+        let fixture = fixture_with(disk.clone(), durability);
+        assert!(fixture.driver.journal.borrow().is_unsynced());
+        fixture
+    }
+
+    fn fixture_with<D: Disk + Send + 'static>(disk: D, durability: Durability) -> Fixture<D> {
         let config = EngineConfig {
             backlog_max: 1000,
             recent_max: 10,
@@ -579,13 +622,11 @@ mod tests {
                 slow_ms: 1300,
             },
         };
-        let journal_config =
-            JournalConfig { instance: 1, segment_bytes: SEGMENT_BYTES_DEFAULT, boot_id: [0; 16] };
         let (journal, _) =
-            Journal::open(disk.clone(), journal_config, clock::now(), |_, _| {}).unwrap();
+            Journal::open(disk.clone(), JOURNAL_CONFIG, clock::now(), |_, _| {}).unwrap();
         let engine = Engine::new(config, &[], journal.end(), 0, clock::now());
         let clock = Monotonic::start();
-        let driver = Driver::new(engine, journal, clock, Durability::Disk).unwrap();
+        let driver = Driver::new(engine, journal, clock, durability).unwrap();
         driver.heard_store(StoreEvent::Connected(PurgeNotice { purge: 0, cut: Position::START }));
         let second = Duration::from_secs(1);
         let limits = CallLimits { call_timeout: second, connect_timeout: second };
@@ -696,6 +737,34 @@ mod tests {
     }
 
     #[test]
+    fn what_the_process_before_left_unsynced_is_synced_in_the_background() {
+        block_on(async {
+            let Fixture { driver, .. } =
+                fixture_after_another(&MemoryDisk::new(), Durability::Process);
+            let syncing = Rc::clone(&driver);
+            spawn_local(async move { syncing.sync_in_background(Duration::ZERO).await });
+            while driver.journal.borrow().is_unsynced() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+
+    #[test]
+    fn the_last_sync_does_not_pass_over_what_one_has_failed_on() {
+        block_on(async {
+            let disk = MemoryDisk::new();
+            let Fixture { driver, .. } = fixture_after_another(&disk, Durability::Process);
+            *driver.sync_failure.borrow_mut() = Some("the disk is gone".to_owned());
+            disk.set_room_bytes(Some(0));
+            driver.stop(Duration::ZERO).await;
+            assert!(driver.journal.borrow().is_unsynced(), "nothing was written again");
+            disk.set_room_bytes(None);
+            driver.stop(Duration::ZERO).await;
+            assert!(!driver.journal.borrow().is_unsynced());
+        });
+    }
+
+    #[test]
     fn a_payment_that_a_purge_undid_while_it_was_synced_is_accepted_once_it_is_written_again() {
         block_on(async {
             let Fixture { driver, clients, store, disk } = fixture(MemoryDisk::new());
@@ -711,7 +780,8 @@ mod tests {
             driver.turn(&clients, &store).await.unwrap();
             assert_eq!(accepting.await.unwrap(), Accepted::Yes);
             let bytes = disk.bytes(&segment_file_name(1)).unwrap();
-            assert_eq!(bytes.len(), HEADER_BYTES + 2 * RECORD_BYTES);
+            // The payment, a mark of what was synced by then, and the payment again.
+            assert_eq!(bytes.len(), HEADER_BYTES + 3 * RECORD_BYTES);
         });
     }
 }

@@ -31,7 +31,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use driver::Driver;
+use driver::{Driver, Durability};
 use engine::Engine;
 use health::HealthWatch;
 use http::{Api, Connections, ServerLimits};
@@ -213,7 +213,7 @@ async fn open_journal(
             open.apply(position, record);
         });
         match opened {
-            Ok((journal, recovery)) => {
+            Ok((mut journal, recovery)) => {
                 if recovery.torn_bytes > 0 {
                     tracing::warn!(
                         "the journal's last write was incomplete; {} bytes were cut off",
@@ -226,6 +226,9 @@ async fn open_journal(
                     took_ms = waiting.elapsed_ms(),
                     "the journal is read"
                 );
+                if settings.durability == Durability::Disk {
+                    sync_recovered(&mut journal).await?;
+                }
                 return Ok((journal, open));
             }
             Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
@@ -244,6 +247,18 @@ async fn open_journal(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Makes what was recovered survive a power cut: the process before may have ended between a write and
+/// its sync, and what it wrote is acknowledged and sent from here on.
+async fn sync_recovered(journal: &mut Journal<FolderDisk>) -> Result<(), ApiError> {
+    let job = journal.take_unsynced();
+    let through = job.through();
+    tokio::task::spawn_blocking(move || job.run())
+        .await
+        .map_err(|error| ApiError::Start(error.into()))??;
+    journal.synced(through);
+    Ok(())
 }
 
 fn server_limits(settings: &ApiSettings) -> ServerLimits {
