@@ -16,6 +16,8 @@ pub struct FamilyFigures {
     pub shares: Vec<f64>,
     /// The router's worst.
     pub worst: f64,
+    /// What the router earned in the mean, in payments without a fee.
+    pub net: f64,
     /// Default's share of what the router settled.
     pub default_share: f64,
     /// Payments that the router missed, in the mean.
@@ -44,6 +46,7 @@ impl FamilyFigures {
             family: result.family.name,
             shares: result.judged.iter().map(|runs| mean_of(runs, Judged::share)).collect(),
             worst: ours.iter().map(Judged::share).fold(f64::INFINITY, f64::min),
+            net: mean_of(ours, |judged| judged.score.net),
             default_share: mean_of(ours, |judged| judged.score.default_share()),
             missed: mean_of(ours, |judged| float(judged.score.missed as u64)),
             age_ms_median: mean_of(ours, |judged| float(judged.score.age_ms_median)),
@@ -99,7 +102,7 @@ impl fmt::Display for Report {
         writeln!(
             formatter,
             "net as a share of the clairvoyant's            | of the router:\n\
-             {:<26} {:>7} {:>7} {:>7} {:>7} {:>7} | {:>7} {:>6} {:>7} {:>7} {:>6} {:>6} {:>11}",
+             {:<26} {:>7} {:>7} {:>7} {:>7} {:>7} | {:>7} {:>6} {:>7} {:>7} {:>6} {:>6} {:>11} {:>9}",
             "family",
             "router",
             "worst",
@@ -112,7 +115,8 @@ impl fmt::Display for Report {
             "age p99",
             "incons",
             "wasted",
-            "noticed ms"
+            "noticed ms",
+            "net"
         )?;
         for family in &self.families {
             let notice = match (family.notice_ms_median, family.notice_ms_max) {
@@ -125,7 +129,7 @@ impl fmt::Display for Report {
             writeln!(
                 formatter,
                 "{:<26} {router:>7.4} {:>7.4} {default:>7.4} {failure:>7.4} {health:>7.4} | \
-                 {:>6.1}% {:>6.0} {:>7.0} {:>7.0} {:>5.1}% {:>6} {notice:>11}",
+                 {:>6.1}% {:>6.0} {:>7.0} {:>7.0} {:>5.1}% {:>6} {notice:>11} {:>9.2}",
                 family.family,
                 family.worst,
                 family.default_share * 100.0,
@@ -134,6 +138,7 @@ impl fmt::Display for Report {
                 family.age_ms_p99,
                 family.inconsistent * 100.0,
                 family.wasted_per_second_max,
+                family.net,
             )?;
         }
         if let [router, default, failure, health] = self.means[..] {
