@@ -438,16 +438,15 @@ impl<D: Disk> Journal<D> {
             created_at: now,
             boot_id: self.config.boot_id,
         };
-        let (file, header) = match self.begun_before(&header)? {
-            Some(begun) => begun,
-            None => {
-                let file = self
-                    .create_or_reuse(&name)
-                    .map_err(JournalError::io("create", self.disk.describe(&name)))?;
-                write_whole(&file, 0, &header.encode())
-                    .map_err(JournalError::io("write", self.disk.describe(&name)))?;
-                (file, header)
-            }
+        let (file, header) = if let Some(begun) = self.begun_before(&header)? {
+            begun
+        } else {
+            let file = self
+                .create_or_reuse(&name)
+                .map_err(JournalError::io("create", self.disk.describe(&name)))?;
+            write_whole(&file, 0, &header.encode())
+                .map_err(JournalError::io("write", self.disk.describe(&name)))?;
+            (file, header)
         };
         // Before it has any records: without its head, nobody could tell what is left of them.
         file.sync()

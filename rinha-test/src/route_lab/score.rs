@@ -2,7 +2,7 @@
 
 use ledger::Processor;
 
-use super::run::{Outcomes, Sent};
+use super::run::{Fate, Outcomes, Sent};
 use super::trace::{MS, Micros, SECOND, Timeline, Trace};
 
 /// The pause between two audits.
@@ -170,8 +170,11 @@ fn inconsistencies(trace: &Trace, seed: u64, outcomes: &Outcomes) -> usize {
 
 fn wasted_per_second(trace: &Trace, processor: Processor, calls: &[Sent]) -> usize {
     let mut worst = 0;
-    for (from, to) in outages(&trace.timelines[processor.index()], trace.end()) {
-        let mut begin = from + NOTICE;
+    let timeline = &trace.timelines[processor.index()];
+    for (from, to) in outages(timeline, trace.end()) {
+        // What fails after a delay cannot be known to fail before that.
+        let delay = timeline.at(from).delay_ms * MS;
+        let mut begin = from + delay + NOTICE;
         while begin + SECOND <= to {
             let second = begin..begin + SECOND;
             let count = calls
@@ -201,7 +204,8 @@ fn outages(timeline: &Timeline, end: Micros) -> Vec<(Micros, Micros)> {
     outages
 }
 
-/// For each recovery of default while payments arrive: how long until one reached it.
+/// For each recovery of default while payments arrive: how long until one reached it, from the recovery
+/// or, where no payment was open then, from the arrival of the next one.
 fn notices(trace: &Trace, outcomes: &Outcomes) -> Vec<Micros> {
     let default = Processor::Default;
     let line = &trace.timelines[default.index()];
@@ -210,7 +214,14 @@ fn notices(trace: &Trace, outcomes: &Outcomes) -> Vec<Micros> {
         .filter_map(|back| {
             let mut calls = outcomes.calls.iter();
             let first = calls.find(|call| call.processor == default && call.at >= back)?;
-            Some(first.at - back)
+            let is_open = |fate: &&Fate| {
+                fate.arrived <= back && fate.recorded.is_none_or(|(recorded, _)| recorded > back)
+            };
+            let from = match outcomes.fates.iter().find(is_open) {
+                Some(_) => back,
+                None => outcomes.fates.iter().find(|fate| fate.arrived > back)?.arrived,
+            };
+            Some(first.at.saturating_sub(from))
         })
         .collect()
 }

@@ -27,7 +27,7 @@ pub use world::{Count, Ended};
 use crate::flood::progress::Progress;
 
 /// Violations that are printed.
-const PRINTED_MAX: usize = 100000;
+const PRINTED_MAX: usize = 10;
 
 /// What is to be simulated.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -153,7 +153,7 @@ pub fn simulate_all(settings: &SimulateSettings, tell: impl Fn(u64) + Sync) -> S
             own.seeds += 1;
             own.count.add(&outcome.count);
             own.violations.extend(outcome.violation.map(|violation| (seed, violation)));
-            if number % 64 == 0 {
+            if number.is_multiple_of(64) {
                 tell(number);
             }
         }

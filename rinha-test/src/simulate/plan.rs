@@ -84,7 +84,7 @@ impl Plan {
             let number = random.below(ids);
             let mut bytes = [0xab; 16];
             bytes[15] = u8::try_from(number).unwrap_or(0);
-            let other = if random.below(12) == 0 { 1 } else { 0 };
+            let other = i64::from(random.below(12) == 0);
             let post = Post {
                 id: CorrelationId::from_bytes(bytes),
                 amount: Cents::new(1990 + 10 * i64::try_from(number).unwrap_or(0) + other),

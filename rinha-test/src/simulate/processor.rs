@@ -2,6 +2,7 @@
 //! record), and what the way to it does with calls and answers.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use ledger::{Cents, CorrelationId, TimestampMs};
 
@@ -87,6 +88,17 @@ impl Processor {
         (self.mood, self.until_ms) = (mood, until_ms);
     }
 
+    /// Records a payment, unless it has that already.
+    pub fn record(&mut self, id: CorrelationId, payment: Recorded) -> bool {
+        match self.recorded.entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(payment);
+                true
+            }
+        }
+    }
+
     /// How it behaves.
     pub fn mood(&self, now_ms: u64) -> Mood {
         if now_ms < self.until_ms { self.mood } else { Mood::Well }
@@ -114,7 +126,7 @@ impl Processor {
                 Fate::Unheard { after_ms: random.between(1, 30_000), breaks_after_ms: None }
             }
             Mood::Silent => Fate::Lost { breaks_after_ms: None },
-            Mood::Picky if id.to_bytes()[15] % 3 == 0 => {
+            Mood::Picky if id.to_bytes()[15].is_multiple_of(3) => {
                 Fate::Status { status: 400, after_ms: soon_ms }
             }
             Mood::Well | Mood::Picky | Mood::Mad => Fate::Carried { after_ms: soon_ms },
