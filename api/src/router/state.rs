@@ -1,7 +1,7 @@
 //! What the router knows of one processor: its breaker, its limit, how fast it is, what it says of
 //! itself.
 
-use super::breaker::{Breaker, BreakerState, FAILURES_TO_OPEN, PROBE_INTERVAL_MS};
+use super::breaker::{Breaker, BreakerState, PROBE_INTERVAL_MS};
 use super::limit::Limit;
 use super::{Health, Outcome, float};
 
@@ -19,7 +19,7 @@ pub const HEALTH_MS_MAX: u64 = 11_000;
 /// A call that succeeded shows for so long that the processor works.
 const WARM_MS: u64 = 5_000;
 /// Calls in flight at a processor of which that is not known.
-const COLD_MAX: u32 = FAILURES_TO_OPEN;
+const COLD_MAX: u32 = 8;
 
 /// How long a convoy takes to set out.
 const BOARDING_MS: u64 = 20;

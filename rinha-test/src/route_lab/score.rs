@@ -205,7 +205,7 @@ fn outages(timeline: &Timeline, end: Micros) -> Vec<(Micros, Micros)> {
 }
 
 /// For each recovery of default while payments arrive: how long until one reached it, from the recovery
-/// or, where no payment was open then, from the arrival of the next one.
+/// or, where no payment waited then, from the arrival of the next one.
 fn notices(trace: &Trace, outcomes: &Outcomes) -> Vec<Micros> {
     let default = Processor::Default;
     let line = &trace.timelines[default.index()];
@@ -214,10 +214,8 @@ fn notices(trace: &Trace, outcomes: &Outcomes) -> Vec<Micros> {
         .filter_map(|back| {
             let mut calls = outcomes.calls.iter();
             let first = calls.find(|call| call.processor == default && call.at >= back)?;
-            let is_open = |fate: &&Fate| {
-                fate.arrived <= back && fate.recorded.is_none_or(|(recorded, _)| recorded > back)
-            };
-            let from = match outcomes.fates.iter().find(is_open) {
+            let waits = |fate: &&Fate| fate.arrived <= back && fate.requested > back;
+            let from = match outcomes.fates.iter().find(waits) {
                 Some(_) => back,
                 None => outcomes.fates.iter().find(|fate| fate.arrived > back)?.arrived,
             };
