@@ -220,11 +220,11 @@ fn a_claim_over_the_line_before_counts_no_more() {
     }
     let through = Position::START.next();
     let claim = Request::Claim { through };
-    assert!(matches!(site.instance(1).ask(claim.clone()), Response::Claimed { .. }));
+    assert!(matches!(site.instance(1).ask(claim), Response::Claimed { .. }));
     // The process behind this line has ended, and what it had said is read after its successor's word.
     let mut before = site.instance(2);
     let mut now = site.instance(2);
-    assert!(matches!(before.ask(claim.clone()), Response::Refused(_)));
+    assert!(matches!(before.ask(claim), Response::Refused(_)));
     assert_eq!(now.ask(claim), Response::Claimed { through, losers: vec![Position::START] });
 }
 
