@@ -195,6 +195,8 @@ fn without_the_store_payments_are_taken_in_and_settled_once_it_is_back() {
 #[test]
 fn a_processor_that_is_gone_is_waited_for() {
     let live = Live::with_api(&["--patience-ms=600000"]);
+    // Else it would get what waits once no payment comes in any more.
+    live.fail(Processor::Fallback, true);
     live.system().kill("processor-default").unwrap();
     for mut connection in live.connect_to_both() {
         for number in 0..50 {

@@ -7,8 +7,10 @@ mod support;
 
 use std::fmt::Write;
 
+use ledger::Processor;
 use live::connection::post;
 use live::{Live, id, ids, payment};
+use support::wait_for;
 
 /// A request that is answered with an error, after which the connection goes on.
 const BAD_REQUESTS: &[(&str, &str, u16, &str)] = &[
@@ -289,4 +291,34 @@ fn a_client_that_sends_no_more_still_gets_its_answer() {
     assert_eq!(connection.answer().status, 202);
     assert!(connection.is_at_end());
     live.wait_settled(1);
+}
+
+#[test]
+fn the_router_tells_what_it_knows_and_why_payments_wait() {
+    let live = Live::with_api(&["--patience-ms=600000"]);
+    live.fail(Processor::Default, true);
+    live.fail(Processor::Fallback, true);
+    let mut connection = live.connect();
+    for number in 0..10 {
+        assert_eq!(connection.post("/payments", &payment(number)).status, 202);
+    }
+    let told = |texts: &[&str]| {
+        let told = connection.get("/router");
+        assert_eq!(told.status, 200);
+        texts.iter().all(|text| told.body.contains(text)).then_some(told.body)
+    };
+    let mut told = told;
+    // No payment comes in any more, so it would use the dearer one, and that fails as well.
+    let body = wait_for("both breakers to open", || {
+        told(&["\"reason\":\"neither processor works\"", "\"waitingPayments\":"])
+    });
+    assert!(!body.contains("\"waitingPayments\":0"), "{body}");
+    assert!(!body.contains("\"breaker\":\"closed\""), "{body}");
+    assert!(body.contains("\"outageMs\":") && !body.contains("\"outageMs\":null"), "{body}");
+    live.fail(Processor::Default, false);
+    live.wait_settled(10);
+    wait_for("the default processor to be in use", || {
+        told(&["\"waitingPayments\":0", "\"default\":{\"breaker\":\"closed\""])
+    });
+    assert_eq!(live.agreed_books(), ids(10));
 }

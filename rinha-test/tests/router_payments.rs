@@ -136,9 +136,11 @@ fn an_id_keeps_its_first_amount() {
 }
 
 #[test]
-fn payments_are_held_for_the_cheaper_processor() {
+fn payments_that_no_processor_takes_are_held_for_the_first_that_is_back() {
     let live = Live::with_api(&[PATIENT]);
-    live.fail(Processor::Default, true);
+    for processor in Processor::ALL {
+        live.fail(processor, true);
+    }
     for mut connection in live.connect_to_both() {
         for number in 0..20 {
             assert_eq!(connection.post("/payments", &payment(number)).status, 202);
