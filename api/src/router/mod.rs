@@ -6,7 +6,7 @@
 //!
 //! The rule: the cheaper processor takes a payment whenever it can. While it cannot be used (its breaker
 //! is open, or it is so slow that the books would not agree) a payment waits for it as long as waiting
-//! earns more than it risks ([`outage`]), and then goes to the dearer one. `docs/routing.md` has the
+//! earns more than it risks (`outage.rs`), and then goes to the dearer one. `docs/routing.md` has the
 //! model and the numbers.
 
 mod breaker;
