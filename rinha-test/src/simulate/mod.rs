@@ -72,6 +72,12 @@ pub enum Sabotage {
     SkipSync,
     /// What became of one call in ten is never told
     LoseAnswers,
+    /// Another amount is sent than was posted
+    ChangeAmount,
+    /// A client is refused although its payment is written
+    RefuseWritten,
+    /// A byte of a journal changes when its instance ends
+    ChangeByte,
 }
 
 /// What one seed came to.

@@ -1,11 +1,18 @@
 //! Calls, the processors, and the way to them.
 
+use ledger::Cents;
+
 use super::{
     Break, Call, CallKind, CallOutcome, Continue, Event, Fate, HEALTH_INTERVAL_MS, Health,
     INSTANCES, Mood, Note, OnTheWay, Recorded, Sabotage, Step, Violation, Which, World,
 };
 
 impl World {
+    fn sent_amount(&self, amount: Cents) -> Cents {
+        let more = i64::from(self.sabotage == Some(Sabotage::ChangeAmount));
+        Cents::new(amount.get() + 2 * more)
+    }
+
     pub(super) fn send(&mut self, instance: usize, call: Call) -> Step {
         let number = self.calls.len();
         let (processor, id, kind) = (call.processor, call.id, call.kind);
@@ -96,7 +103,8 @@ impl World {
         // The failure flag is looked at after the delay.
         let outcome = if tells && self.processors[which].mood(self.now_ms) == Mood::Fails {
             CallOutcome::NotRecorded { status: 500 }
-        } else if self.processors[which].record(id, Recorded { amount: call.amount, requested_at })
+        } else if self.processors[which]
+            .record(id, Recorded { amount: self.sent_amount(call.amount), requested_at })
         {
             self.note(Note::Recorded { call: number, processor, id, requested_at });
             self.count.recorded_late += u64::from(is_over);

@@ -1,5 +1,8 @@
 //! What goes wrong, and what is started again.
 
+use ledger::disk::{Disk, DiskFile};
+use ledger::journal::{HEADER_BYTES, segment_file_name};
+
 use super::{
     Api, Break, Continue, ControlFlow, CrashingDisk, DiskIs, Event, Fault, INSTANCES,
     JournalConfig, JournalError, Note, Process, Sabotage, Shop, ShopError, Step, Violation, World,
@@ -75,6 +78,9 @@ impl World {
         match process {
             Process::Api(instance) => {
                 let Some(api) = self.apis[instance].take() else { return };
+                if self.sabotage == Some(Sabotage::ChangeByte) {
+                    self.change_byte(instance);
+                }
                 let writing = api.writing.map(|writing| writing.waiters).unwrap_or_default();
                 let waiters = writing.into_iter().chain(api.next_commit);
                 let posts: Vec<_> = waiters.map(|waiter| waiter.post).chain(api.unsure).collect();
@@ -91,6 +97,17 @@ impl World {
         }
         let after_ms = self.random.between(1, 400);
         self.start_after(process, after_ms);
+    }
+
+    /// Changes the first record of an instance's journal, if it has one.
+    fn change_byte(&self, instance: usize) {
+        let Ok(file) = self.sites[instance].disk.open(&segment_file_name(1)) else { return };
+        let offset = HEADER_BYTES as u64 + 9;
+        let mut byte = [0];
+        if matches!(file.read_at(offset, &mut byte), Ok(1)) {
+            // A disk that refuses this stays as it is.
+            let _ = file.write_at(offset, &[byte[0] ^ 1]);
+        }
     }
 
     /// An instance finds out that its store is gone.

@@ -194,7 +194,9 @@ impl World {
         for waiter in waiters {
             match waiter.ticket {
                 Some(ticket) if ticket.0 >= void_count && ticket.0 < accepts_count => {
-                    self.answer(instance, waiter.post, Answer::Accepted)?;
+                    let refuses = self.sabotage == Some(Sabotage::RefuseWritten);
+                    let answer = if refuses { Answer::Full } else { Answer::Accepted };
+                    self.answer(instance, waiter.post, answer)?;
                 }
                 Some(ticket) if ticket.0 >= accepts_count => {
                     self.answer(instance, waiter.post, Answer::Failing)?;
