@@ -1,19 +1,30 @@
-//! The store: the real claim log, decisions, index and journal readers on simulated disks. What is left
-//! out are its views of the journals for summaries.
+//! The store: the real claim log, decisions, index with its files, and journal readers on simulated disks,
+//! put together as `store/src/books.rs` does. What is left out is the database for summaries.
+
+use std::collections::VecDeque;
 
 use api::engine::EngineConfig;
 use ledger::disk::crashing::CrashingDisk;
-use ledger::journal::{JournalReader, Position, Record, list_segments};
+use ledger::journal::{
+    JournalError, JournalReader, Position, Record, list_segments, read_seal, read_segment_header,
+};
 use ledger::protocol::PurgeNotice;
 use store::claims::ClaimsError;
 use store::decisions::{Decided, DecisionError, Decisions};
-use store::index::Index;
+use store::index::{Index, IndexError, SealedSegment, SegmentKey};
 
 use super::plan::{INSTANCES, Plan};
 use super::truth::{Violation, damaged};
 
+/// The key of the index's fingerprints.
+const HASH_KEY: [u8; 16] = [7; 16];
+
 /// A store's process.
 pub struct Shop {
+    disk: CrashingDisk,
+    journals: Vec<CrashingDisk>,
+    /// Segments that are read to their end and not in a file of the index yet, by instance, in order.
+    sealed: Vec<VecDeque<u32>>,
     decisions: Decisions<CrashingDisk>,
     index: Index<CrashingDisk>,
     readers: Vec<JournalReader<CrashingDisk>>,
@@ -46,21 +57,45 @@ impl Shop {
         journals: &[CrashingDisk],
         boot_id: [u8; 16],
     ) -> Result<Self, ShopError> {
-        let (decisions, claims) = Decisions::open(disk.clone(), boot_id)?;
+        let (mut decisions, claims) = Decisions::open(disk.clone(), boot_id)?;
+        let mut index = Index::default();
         let mut readers = Vec::new();
         for (journal, number) in journals.iter().zip(1..) {
             let cut = decisions.cut(number);
-            let segments = list_segments(journal).map_err(|_| ShopError::Refused)?;
+            let segments = list_segments(journal).map_err(ShopError::of_journal)?;
             let segment = segments.first().copied().unwrap_or(cut.segment);
             let begin = cut.max(Position { segment, index: 0 });
-            readers.push(
-                JournalReader::new(journal.clone(), number, begin)
-                    .under_boot(boot_id)
-                    .passing_lost_seals(),
-            );
+            let next = segments.last().map_or(begin.segment, |last| last + 1);
+            let mut first_unindexed = begin.max(Position { segment: next, index: 0 });
+            for segment in segments.into_iter().filter(|segment| *segment >= begin.segment) {
+                if let Some(sealed) = open_index(disk, journal, number, segment)? {
+                    index.add_sealed(number, sealed);
+                } else {
+                    let unindexed = Position { segment, index: 0 }.max(begin);
+                    first_unindexed = first_unindexed.min(unindexed);
+                }
+            }
+            // The database is made anew after a reboot, and everything is read for it.
+            let mut read_from = begin;
+            if decisions.same_boot() {
+                read_from = first_unindexed;
+            } else {
+                decisions.set_decided(number, first_unindexed);
+            }
+            let reader = JournalReader::new(journal.clone(), number, read_from)
+                .under_boot(boot_id)
+                .passing_lost_seals();
+            readers.push(reader);
         }
-        let mut shop =
-            Self { decisions, index: Index::default(), readers, greeted: [None; INSTANCES] };
+        let mut shop = Self {
+            disk: disk.clone(),
+            journals: journals.to_vec(),
+            sealed: vec![VecDeque::new(); INSTANCES],
+            decisions,
+            index,
+            readers,
+            greeted: [None; INSTANCES],
+        };
         for instance in 0..INSTANCES {
             shop.read(instance).map_err(ShopError::Violated)?;
         }
@@ -70,17 +105,41 @@ impl Shop {
                 .map_err(|error| ShopError::Violated(Violation::Damaged(error.to_string())))?;
         }
         shop.decisions.keep()?;
+        shop.close_segments().map_err(ShopError::Violated)?;
         Ok(shop)
+    }
+
+    /// Writes the index of segments that are read and decided upon to files.
+    fn close_segments(&mut self) -> Result<(), Violation> {
+        for instance in 0..INSTANCES {
+            let (number, journal) = (number(instance), &self.journals[instance]);
+            while let Some(segment) = self.sealed[instance].front().copied()
+                && self.decisions.is_decided(number, segment)
+            {
+                self.sealed[instance].pop_front();
+                let Some(open) = self.index.close(number, segment) else { continue };
+                let key = segment_key(journal, number, segment).map_err(|error| damaged(&error))?;
+                let Some(key) = key else { continue };
+                // Where the disk refuses, it stays in memory until a new start.
+                if SealedSegment::write(&self.disk, key, &open).is_ok()
+                    && let Ok(Some(sealed)) = SealedSegment::open(&self.disk, journal.clone(), key)
+                {
+                    self.index.finish(number, sealed);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read(&mut self, instance: usize) -> Result<(), Violation> {
         let (decisions, index) = (&mut self.decisions, &mut self.index);
+        let sealed = &mut self.sealed[instance];
         let number = number(instance);
         self.readers[instance]
-            .read(usize::MAX, |position, record| {
-                if let Record::Payment(record) = record {
-                    decisions.record(index, number, position, record);
-                }
+            .read(usize::MAX, |position, record| match record {
+                Record::Payment(record) => decisions.record(index, number, position, record),
+                Record::Sealed(_) => sealed.push_back(position.segment),
+                Record::Synced(_) => {}
             })
             .map(drop)
             .map_err(|error| damaged(&error))
@@ -104,12 +163,59 @@ impl Shop {
             return Ok(None);
         }
         self.read(instance)?;
-        match self.decisions.claim(&mut self.index, number(instance), through) {
+        let decided = self.decisions.claim(&mut self.index, number(instance), through);
+        self.close_segments()?;
+        match decided {
             Ok(decided) => Ok(Some(decided)),
             Err(DecisionError::Claims(ClaimsError::Io { .. })) => Ok(None),
             Err(error) => Err(Violation::Damaged(error.to_string())),
         }
     }
+}
+
+impl ShopError {
+    fn of_journal(error: JournalError) -> Self {
+        match error {
+            JournalError::Io { .. } => Self::Refused,
+            error => Self::Violated(damaged(&error)),
+        }
+    }
+}
+
+/// Opens the index of a segment, if its file is there and sound.
+fn open_index(
+    disk: &CrashingDisk,
+    journal: &CrashingDisk,
+    instance: u16,
+    segment: u32,
+) -> Result<Option<SealedSegment<CrashingDisk>>, ShopError> {
+    let key = segment_key(journal, instance, segment).map_err(ShopError::of_journal)?;
+    let Some(key) = key else { return Ok(None) };
+    match SealedSegment::open(disk, journal.clone(), key) {
+        // It is made again.
+        Err(IndexError::Damaged { .. }) => Ok(None),
+        Err(IndexError::Io { .. }) => Err(ShopError::Refused),
+        opened => {
+            opened.map_err(|error| ShopError::Violated(Violation::Damaged(error.to_string())))
+        }
+    }
+}
+
+/// What the index of a segment must belong to. `None` where the segment is not sealed.
+fn segment_key(
+    journal: &CrashingDisk,
+    instance: u16,
+    number: u32,
+) -> Result<Option<SegmentKey>, JournalError> {
+    let Some(header) = read_segment_header(journal, number)? else { return Ok(None) };
+    Ok(read_seal(journal, number)?.map(|seal| SegmentKey {
+        instance,
+        number,
+        header_checksum: header.checksum(),
+        first_index: 0,
+        seal_index: seal.records_count,
+        hash_key: HASH_KEY,
+    }))
 }
 
 /// The number of an instance.
