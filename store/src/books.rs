@@ -6,11 +6,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ledger::disk::Disk;
 use ledger::disk::folder::FolderDisk;
-use ledger::disk::{Disk, DiskFile};
 use ledger::journal::{
     Event, JournalError, JournalReader, OpenPayments, PaymentRecord, Position, Record,
-    list_segments, read_seal, read_segment_header, recovery_start, segment_file_name,
+    list_segments, read_seal, read_segment_header, recovery_start, sync_segments,
 };
 use ledger::protocol::PurgeNotice;
 use ledger::volume::Volume;
@@ -599,14 +599,15 @@ impl Books {
             {
                 state.sealed.pop_front();
                 if let Some(segment) = self.index.close(*instance, number) {
-                    jobs.push((*instance, number, segment, state.disk.clone()));
+                    let read_through = state.reader.position().segment;
+                    jobs.push((*instance, number, segment, state.disk.clone(), read_through));
                 }
             }
         }
-        for (instance, number, segment, journal) in jobs {
+        for (instance, number, segment, journal, read_through) in jobs {
             let cut = self.decisions.cut(instance);
             if let Some(key) = self.segment_key(instance, &journal, number, cut)? {
-                self.indexer.submit(IndexJob { key, segment, journal });
+                self.indexer.submit(IndexJob { key, segment, journal, read_through });
             }
         }
         Ok(())
@@ -673,14 +674,7 @@ fn in_flight(
 /// Makes the segment of a place and the one before it survive a power cut, so that the place never
 /// names a later record than it does now.
 fn sync_before(disk: &FolderDisk, place: Position) -> io::Result<()> {
-    for number in [place.segment.saturating_sub(1), place.segment] {
-        match disk.open_read_only(&segment_file_name(number)) {
-            Ok(file) => file.sync()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    disk.sync()
+    sync_segments(disk, place.segment.saturating_sub(1), place.segment)
 }
 
 fn database_path(volume: &Volume, purge: u64) -> PathBuf {

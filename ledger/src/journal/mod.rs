@@ -27,6 +27,7 @@ pub use segment::{HEADER_BYTES, HeaderError, SegmentHeader, segment_file_name};
 pub use writer::{
     Appended, Journal, JournalConfig, Recovery, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
     SEGMENT_BYTES_MIN, SyncJob, list_segments, read_seal, read_segment_header, recovery_start,
+    sync_segments,
 };
 
 #[cfg(test)]

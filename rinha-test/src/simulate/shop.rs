@@ -11,7 +11,7 @@ use ledger::journal::{
 use ledger::protocol::PurgeNotice;
 use store::claims::ClaimsError;
 use store::decisions::{Decided, DecisionError, Decisions};
-use store::index::{Index, IndexError, SealedSegment, SegmentKey};
+use store::index::{Index, IndexError, IndexJob, SealedSegment, SegmentKey};
 
 use super::plan::{INSTANCES, Plan};
 use super::truth::{Violation, damaged};
@@ -120,10 +120,10 @@ impl Shop {
                 let Some(open) = self.index.close(number, segment) else { continue };
                 let key = segment_key(journal, number, segment).map_err(|error| damaged(&error))?;
                 let Some(key) = key else { continue };
+                let read_through = self.readers[instance].position().segment;
+                let job = IndexJob { key, segment: open, journal: journal.clone(), read_through };
                 // Where the disk refuses, it stays in memory until a new start.
-                if SealedSegment::write(&self.disk, key, &open).is_ok()
-                    && let Ok(Some(sealed)) = SealedSegment::open(&self.disk, journal.clone(), key)
-                {
+                if let Ok((number, sealed)) = job.write(&self.disk) {
                     self.index.finish(number, sealed);
                 }
             }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use ledger::disk::Disk;
+use ledger::journal::sync_segments;
 
 use super::open::OpenSegment;
 use super::sealed::{IndexError, SealedSegment, SegmentKey};
@@ -19,6 +20,8 @@ pub struct IndexJob<D: Disk> {
     pub segment: Arc<OpenSegment>,
     /// The folder of its journal.
     pub journal: D,
+    /// The segment of the journal up to which it was read.
+    pub read_through: u32,
 }
 
 /// The thread, and what it has done.
@@ -43,7 +46,7 @@ where
         let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
             for job in jobs_of_thread {
                 // Nobody listens any more once the store ends; the file is there all the same.
-                let _ = done_of_thread.send(write(&disk, job));
+                let _ = done_of_thread.send(job.write(&disk));
             }
         })?;
         Ok(Self { jobs: Some(jobs), done, thread: Some(thread), pending_count: 0 })
@@ -92,11 +95,63 @@ impl<D: Disk> Drop for Indexer<D> {
     }
 }
 
-fn write<D: Disk>(disk: &D, job: IndexJob<D>) -> Result<(u16, SealedSegment<D>), IndexError> {
-    SealedSegment::write(disk, job.key, &job.segment)?;
-    let sealed = SealedSegment::open(disk, job.journal, job.key)?;
-    sealed.map(|sealed| (job.key.instance, sealed)).ok_or_else(|| IndexError::Damaged {
-        file: disk.describe(&super::index_file_name(job.key.instance, job.key.number)),
-        what: "it does not read as it was just written",
-    })
+impl<D: Disk> IndexJob<D> {
+    /// Writes the file to this folder, and gives the index that reads it, with its instance.
+    ///
+    /// A file of the index is believed after a power cut. So what it was made of must survive one as well:
+    /// the segment, and the records in later ones that say which of its payments lost their ids.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn write(self, disk: &D) -> Result<(u16, SealedSegment<D>), IndexError> {
+        let Self { key, segment, journal, read_through } = self;
+        sync_segments(&journal, key.number, read_through).map_err(|source| IndexError::Io {
+            action: "sync what is indexed in",
+            file: journal.describe(""),
+            source,
+        })?;
+        SealedSegment::write(disk, key, &segment)?;
+        let sealed = SealedSegment::open(disk, journal, key)?;
+        sealed.map(|sealed| (key.instance, sealed)).ok_or_else(|| IndexError::Damaged {
+            file: disk.describe(&super::index_file_name(key.instance, key.number)),
+            what: "it does not read as it was just written",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::disk::crashing::CrashingDisk;
+    use ledger::disk::{DiskFile, write_whole};
+    use ledger::journal::segment_file_name;
+
+    use super::*;
+
+    #[test]
+    fn what_is_indexed_survives_the_power_before_its_index_does() {
+        let journal = CrashingDisk::default();
+        for number in 1..=3 {
+            let file = journal.create(&segment_file_name(number)).unwrap();
+            write_whole(&file, 0, &[7; 700]).unwrap();
+        }
+        let key = SegmentKey {
+            instance: 1,
+            number: 1,
+            header_checksum: 0,
+            first_index: 0,
+            seal_index: 0,
+            hash_key: [0; 16],
+        };
+        let segment = Arc::new(OpenSegment::default());
+        let job = IndexJob { key, segment, journal: journal.clone(), read_through: 2 };
+        let disk = CrashingDisk::default();
+        job.write(&disk).unwrap();
+        assert_eq!(disk.names().unwrap().len(), 1);
+        let left = journal.after_power_cut(|_| false);
+        for number in 1..=2 {
+            assert_eq!(left.bytes(&segment_file_name(number)).unwrap(), [7; 700]);
+        }
+        let unread = left.open(&segment_file_name(3)).unwrap();
+        assert_eq!(unread.size().unwrap(), 0, "nobody read it");
+    }
 }
