@@ -5,6 +5,7 @@ pub mod books;
 pub mod chaos;
 pub mod faults;
 pub mod flood;
+pub mod floor;
 pub mod http;
 pub mod route_lab;
 pub mod simulate;

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use ledger::daemon::{EXIT_USAGE, create_files_privately};
 use rinha_test::chaos::{self, ChaosSettings};
 use rinha_test::flood::{self, FloodSettings};
+use rinha_test::floor::{self, FloorSettings};
 use rinha_test::route_lab::{self, LabSettings};
 use rinha_test::simulate::{self, SimulateSettings};
 use rinha_test::up::{self, UpSettings, child};
@@ -28,6 +29,8 @@ enum Command {
     Flood(FloodSettings),
     /// Run a system of its own under load, inject faults drawn from a seed, and compare all books
     Chaos(ChaosSettings),
+    /// Serve the floor: answer every request with 202 and nothing else, from one thread
+    Floor(FloorSettings),
     /// Try the router on seeded outages in simulated time, against the best that anyone could earn
     RouteLab(LabSettings),
     /// Let seeded faults and ends of processes befall the dispatch path in simulated time, and demand
@@ -75,6 +78,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let report = chaos::run(settings).context("the chaos run was not completed")?;
             let right = report.is_none_or(|report| report.is_right());
             Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Floor(settings) => {
+            floor::run(&settings).context("the floor server cannot serve")?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::RouteLab(settings) => {
             route_lab::main(&settings).context("the laboratory's figures are lost")?;
