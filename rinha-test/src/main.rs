@@ -1,4 +1,4 @@
-//! `rinha-test`: runs, floods and judges the payment router.
+//! `rinha-test`: runs the payment router, puts it under load, and judges it.
 
 use std::process::ExitCode;
 
@@ -7,13 +7,15 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use ledger::daemon::{EXIT_USAGE, create_files_privately};
 use rinha_test::chaos::{self, ChaosSettings};
-use rinha_test::flood::{self, FloodSettings};
 use rinha_test::floor::{self, FloorSettings};
 use rinha_test::route_lab::{self, LabSettings};
 use rinha_test::simulate::{self, SimulateSettings};
+use rinha_test::stress;
+use rinha_test::stress::settings::{CompareSettings, RunSettings};
 use rinha_test::up::{self, UpSettings, child};
 
-/// Runs the payment router on this machine, floods it with payments, and compares all books.
+/// Runs the payment router on this machine, puts it or any other backend of the contest under load,
+/// and judges it.
 #[derive(Parser, Debug)]
 #[command(name = "rinha-test")]
 struct Settings {
@@ -25,8 +27,10 @@ struct Settings {
 enum Command {
     /// Run the whole system on this machine: simulators, store, two APIs, balancer
     Up(UpSettings),
-    /// Post payments as fast as they go, wait until they are settled, and compare all books
-    Flood(FloodSettings),
+    /// Put a system under a scenario's load, audit it, score it, and write a report
+    Run(RunSettings),
+    /// Put several backends under a scenario's load in turn, and compare them
+    Compare(CompareSettings),
     /// Run a system of its own under load, inject faults drawn from a seed, and compare all books
     Chaos(ChaosSettings),
     /// Serve the floor: answer every request with 202 and nothing else, from one thread
@@ -70,9 +74,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 ExitCode::from(error.exit_code())
             }
         }),
-        Command::Flood(settings) => {
-            let report = flood::run(&settings).context("the flood was not completed")?;
-            Ok(if report.right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Command::Run(settings) => {
+            let right = stress::run(settings).context("the run was not completed")?;
+            Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Compare(settings) => {
+            let right = stress::compare(&settings).context("the comparison was not completed")?;
+            Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Chaos(settings) => {
             let report = chaos::run(settings).context("the chaos run was not completed")?;

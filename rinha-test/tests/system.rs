@@ -33,6 +33,7 @@ fn spec(name: &str, script: &str, argument: &str) -> ProcessSpec {
 
 fn start(folder: &TempDir, restart: bool, specs: Vec<ProcessSpec>) -> System {
     let keeping = Keeping {
+        join: Vec::new(),
         launcher: launcher(),
         run_folder: folder.path().to_owned(),
         restart,

@@ -12,7 +12,7 @@ use ledger::{Cents, CorrelationId};
 use super::client::Client;
 use super::posted::{Attempt, Posted, Told};
 use crate::faults::random::Random;
-use crate::flood::payments::Payments;
+use crate::load::payments::Payments;
 
 /// Clients at a time.
 pub const CLIENTS_COUNT: u64 = 8;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use ledger::TimestampMs;
+
 use super::check::Finding;
 use super::posted::Posted;
 use crate::faults::preload::Effects;
+use crate::stress::figures::{Figures, Round};
 
 /// Findings that are printed in full.
 const FINDINGS_PRINTED_MAX: usize = 20;
@@ -53,6 +56,36 @@ impl ChaosReport {
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.findings.is_empty() && self.wrongs.is_empty()
+    }
+
+    /// The same as a round of a scenario, as far as it has such figures.
+    #[must_use]
+    pub fn as_round(&self, scenario: &str, begun: TimestampMs) -> Round {
+        let count = |is_such: fn(&Finding) -> bool| self.number_of(is_such) as u64;
+        let figures = Figures {
+            right: self.is_right(),
+            requested: self.requests_count,
+            accepted: self.accepted_count,
+            settle_s: self.settled_in_max.as_secs_f64(),
+            lost: count(|finding| matches!(finding, Finding::Lost(_))),
+            duplicated: count(|finding| matches!(finding, Finding::PaidTwice(_))),
+            compared_by_id: true,
+            books_equal: self.findings.is_empty(),
+            audits: u64::from(self.rounds),
+            ..Figures::default()
+        };
+        let findings = self.findings.iter().map(ToString::to_string);
+        Round {
+            subject: "payment router".to_owned(),
+            scenario: scenario.to_owned(),
+            begun: begun.to_string(),
+            client: "rinha-test".to_owned(),
+            limits: "none".to_owned(),
+            seed: self.seed,
+            figures,
+            findings: findings.chain(self.wrongs.iter().cloned()).collect(),
+            ..Round::default()
+        }
     }
 
     fn number_of(&self, is_such: impl Fn(&Finding) -> bool) -> usize {

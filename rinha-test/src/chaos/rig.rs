@@ -105,6 +105,7 @@ impl Rig {
             restart: false,
             grace: GRACE,
             log,
+            join: Vec::new(),
         };
         let is_simulator = |spec: &ProcessSpec| spec.name.starts_with("processor-");
         let specs = simulated.processes().into_iter().filter(is_simulator).collect();

@@ -24,7 +24,7 @@ use super::{Durability, fault::Fault};
 use crate::books::parse_total;
 use crate::books::processor::Recorded;
 use crate::faults::random::Random;
-use crate::flood::payments::Payments;
+use crate::load::payments::Payments;
 
 /// By then, after the faults have ended, everything that was accepted must be settled. The longest
 /// waits in it: a call in doubt that is looked up every 5 s, and a health check every 5 s.

@@ -1,6 +1,6 @@
 //! Numbers that follow from a seed, the same on every machine.
 
-use crate::flood::payments::mixed;
+use crate::load::payments::mixed;
 
 /// The step of `SplitMix64`.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;

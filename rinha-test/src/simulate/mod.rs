@@ -24,7 +24,7 @@ pub use truth::Violation;
 use world::World;
 pub use world::{Count, Ended};
 
-use crate::flood::progress::Progress;
+use crate::progress::Progress;
 
 /// Violations that are printed.
 const PRINTED_MAX: usize = 10;

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -18,6 +19,9 @@ pub struct ChildSettings {
     /// The pid of the runner that started this process
     #[arg(long, value_name = "PID")]
     pub runner: u32,
+    /// A file to write to so as to join a control group
+    #[arg(long, value_name = "FILE")]
+    pub join: Vec<PathBuf>,
     /// The program to become, and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
@@ -32,6 +36,14 @@ pub enum ChildError {
     /// The runner ended before the death signal was set, so it will never come.
     #[error("the runner (pid {0}) is gone")]
     Orphaned(u32),
+    /// It may not join the control group.
+    #[error("cannot join the control group by {file}: {cause}", file = .file.display())]
+    Join {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system says.
+        cause: io::Error,
+    },
     /// The program cannot be run.
     #[error("cannot run {program}: {cause}", program = .program.display())]
     Exec {
@@ -52,6 +64,9 @@ pub fn run(settings: ChildSettings) -> Result<Infallible, ChildError> {
     let parent = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     if parent != Some(settings.runner) {
         return Err(ChildError::Orphaned(settings.runner));
+    }
+    for file in settings.join {
+        std::fs::write(&file, "0").map_err(|cause| ChildError::Join { file, cause })?;
     }
     let mut words = settings.command.into_iter();
     let program = words.next().unwrap_or_default();

@@ -167,6 +167,7 @@ pub fn run(settings: UpSettings) -> Result<(), UpError> {
         restart,
         grace: GRACE,
         log: log.clone(),
+        join: Vec::new(),
     };
     let system = System::start(keeping, processes)?;
     let end = wait_for_end(&topology, &log, &interrupt, system.hopeless_ends());

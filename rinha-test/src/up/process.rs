@@ -1,9 +1,9 @@
 //! One process of the system: what it is, how it is started, and how it ended.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use rustix::process::{
 };
 
 use super::child::SUBCOMMAND;
-use super::log::Log;
+use super::supervisor::Keeping;
 
 /// How long the last words of an ended process are waited for. They are read at once, unless
 /// something that the process started still holds its output open.
@@ -59,7 +59,7 @@ pub(super) struct End {
 }
 
 impl Running {
-    /// Starts a process through the `child` subcommand of `launcher`. When it has ended and its
+    /// Starts a process through the `child` subcommand. When it has ended and its
     /// last words are in the log, `ended` is called from another thread.
     ///
     /// The death signal of a child is sent when the *thread* that started it ends, so this must
@@ -67,17 +67,18 @@ impl Running {
     pub(super) fn start(
         spec: &ProcessSpec,
         place: usize,
-        launcher: &Path,
-        log: &Log,
+        keeping: &Keeping,
         started: Duration,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let (output, input) = io::pipe()?;
         // A group of its own, so that Ctrl-C on the terminal reaches the runner alone.
-        let child = Command::new(launcher)
+        let joins = keeping.join.iter().flat_map(|file| [OsStr::new("--join"), file.as_os_str()]);
+        let child = Command::new(&keeping.launcher)
             .arg(SUBCOMMAND)
             .arg("--runner")
             .arg(std::process::id().to_string())
+            .args(joins)
             .arg("--")
             .arg(&spec.program)
             .args(&spec.arguments)
@@ -89,7 +90,7 @@ impl Running {
         let running = Self { pid: Pid::from_child(&child), child, started };
         let pid = running.pid;
         let watch = || -> io::Result<()> {
-            let words = log.follow(&spec.name, place, output)?;
+            let words = keeping.log.follow(&spec.name, place, output)?;
             std::thread::Builder::new().name(format!("wait {}", spec.name)).spawn(move || {
                 wait_for_end(pid);
                 wait_for_last_words(&words);

@@ -36,6 +36,8 @@ pub struct Keeping {
     pub grace: Duration,
     /// Where the processes' output goes.
     pub log: Log,
+    /// The files that each process writes to so as to join a control group; none for no group.
+    pub join: Vec<PathBuf>,
 }
 
 /// What is known of a process.
@@ -213,8 +215,8 @@ impl Supervisor {
         let ended = move || {
             let _ = sender.send(Event::Ended { place, life });
         };
-        let Keeping { launcher, log, .. } = &self.keeping;
-        match Running::start(&slot.spec, place, launcher, log, self.clock.elapsed(), ended) {
+        let log = &self.keeping.log;
+        match Running::start(&slot.spec, place, &self.keeping, self.clock.elapsed(), ended) {
             Ok(running) => {
                 let pid = running.pid();
                 slot.status.pid = Some(pid);

@@ -88,6 +88,7 @@ impl Live {
         let mut specs = self.topology.processes();
         specs.iter_mut().for_each(&self.change);
         let keeping = Keeping {
+            join: Vec::new(),
             launcher: launcher(),
             run_folder: self.topology.volume().run(),
             restart: self.restart,

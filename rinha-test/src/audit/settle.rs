@@ -75,7 +75,8 @@ impl Waiting {
 }
 
 /// Waits until our summary tells of this many more payments than `before` and agrees with the
-/// processors, or nothing has moved for `patience`. Bookkeepers that do not answer do not move.
+/// processors, or nothing has moved for `patience`, or `go_on` says no. Bookkeepers that do not
+/// answer do not move.
 ///
 /// # Errors
 /// The books could not be read even once.
@@ -84,7 +85,7 @@ pub fn wait(
     before: Books,
     more: u64,
     patience: Duration,
-    progress: impl Fn(&Books),
+    go_on: &mut dyn FnMut(&Books) -> bool,
 ) -> Result<Settled, BooksError> {
     let clock = Monotonic::start();
     let goal = before.settled() + more;
@@ -93,9 +94,11 @@ pub fn wait(
         let now = clock.elapsed();
         match bookkeepers.read() {
             Ok(books) => {
-                progress(&books);
                 if let Some(in_time) = waiting.see(books, now) {
                     return Ok(Settled { books, elapsed: now, in_time });
+                }
+                if !go_on(&books) {
+                    return Ok(Settled { books, elapsed: now, in_time: false });
                 }
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-//! A line that tells how far a flood is: rewritten on a terminal, a new one now and then elsewhere.
+//! A line that tells how far something is: rewritten on a terminal, a new one now and then elsewhere.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write, stderr};
@@ -32,6 +32,10 @@ impl Progress {
     }
 
     pub(crate) fn show(&self, what: &str, count: u64, goal: u64) {
+        self.line(&format!("{what} {count} of {goal}"));
+    }
+
+    pub(crate) fn line(&self, text: &str) {
         let now = self.clock.elapsed();
         if now < self.next.get() {
             return;
@@ -40,10 +44,10 @@ impl Progress {
         let _ = if self.is_terminal {
             self.next.set(now + TERMINAL_INTERVAL);
             self.shown.set(true);
-            write!(stderr(), "\r\x1b[K{what} {count} of {goal}")
+            write!(stderr(), "\r\x1b[K{text}")
         } else {
             self.next.set(now + FILE_INTERVAL);
-            writeln!(stderr(), "{what} {count} of {goal}")
+            writeln!(stderr(), "{text}")
         };
     }
 

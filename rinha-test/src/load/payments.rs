@@ -1,12 +1,12 @@
-//! The payments of a flood. Each follows from the flood's seed and its number, so that a flood can
-//! be told apart from any other and repeated.
+//! The payments of a load. Each follows from the load's seed and its number, so that a load can be
+//! told apart from any other and repeated.
 
 use ledger::{Cents, CorrelationId};
 
 /// The largest amount that a payment has where none was asked for: 1,000.00.
 const AMOUNT_CENTS_MAX: u64 = 100_000;
 
-/// A flood's payments.
+/// The payments of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Payments {
     seed: u64,
@@ -18,6 +18,12 @@ impl Payments {
     #[must_use]
     pub fn new(seed: u64, amount: Option<Cents>) -> Self {
         Self { seed, amount }
+    }
+
+    /// What they follow from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The identity of a payment: a version 4 UUID.

@@ -1,18 +1,18 @@
 //! Whether what was sent is what was recorded: every accepted payment once, by one processor, with
 //! its amount.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ledger::{Cents, CorrelationId, Processor, Totals};
 
-use super::Outcome;
-use super::payments::Payments;
 use crate::books::processor::Recorded;
+use crate::load::Outcome;
+use crate::load::payments::Payments;
 
 /// What a comparison by id found. Only what its name says is wrong is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ById {
-    /// Payments of this flood that each processor recorded, by [`Processor::index`].
+    /// Payments of this run that each processor recorded, by [`Processor::index`].
     pub settled: [u64; 2],
     /// Accepted payments that nobody recorded.
     pub lost: u64,
@@ -89,6 +89,36 @@ pub fn by_id(payments: &Payments, outcomes: &[Outcome], books: [&[Recorded]; 2])
         }
     }
     found
+}
+
+/// Compares what was accepted with what the processors' books list, by [`Processor::index`], where
+/// the ids that were posted are not known, and the books were empty before.
+#[must_use]
+pub fn by_list(accepted: u64, books: [&[Recorded]; 2]) -> ById {
+    let mut found = ById::default();
+    let mut seen = HashSet::new();
+    for processor in Processor::ALL {
+        for recorded in books[processor.index()] {
+            found.settled[processor.index()] += 1;
+            found.attempts_more += recorded.attempts.saturating_sub(1);
+            if !seen.insert(recorded.id) {
+                found.twice += 1;
+                found.example("was recorded more than once", recorded.id);
+            }
+        }
+    }
+    found.lost = accepted.saturating_sub(seen.len() as u64);
+    found
+}
+
+/// Compares by totals alone, where the processors list nothing: all that is known is how many came to
+/// their books.
+#[must_use]
+pub fn by_totals(accepted: u64, before: Books, after: Books) -> ById {
+    let settled = [0, 1].map(|side: usize| {
+        after.processors[side].count.saturating_sub(before.processors[side].count)
+    });
+    ById { settled, lost: accepted.saturating_sub(settled.iter().sum()), ..ById::default() }
 }
 
 /// All totals at one moment, by [`Processor::index`].
@@ -263,5 +293,18 @@ mod tests {
         // Neither books that were equal have an excuse, nor those that have too much.
         assert!(!books(4, 9).to_compare(&books(2, 7)).are_equal());
         assert!(!books(9, 4).to_compare(&books(5, 5)).are_equal());
+    }
+
+    #[test]
+    fn without_ids_or_lists_losses_and_repetitions_are_told_from_what_there_is() {
+        let found = by_list(3, [&[recorded(0), recorded(1)], &[recorded(1)]]);
+        assert_eq!((found.lost, found.twice, found.settled), (1, 1, [2, 1]));
+        assert!(by_list(2, [&[recorded(0)], &[recorded(1)]]).is_right());
+        let books = |count| Books {
+            processors: [Totals { count, amount: Cents::new(1) }, Totals::default()],
+            ..Books::default()
+        };
+        assert_eq!(by_totals(3, books(10), books(12)).lost, 1);
+        assert!(by_totals(2, books(10), books(12)).is_right());
     }
 }
