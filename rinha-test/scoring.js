@@ -1,6 +1,6 @@
 // The contest's score, and the comparison of two summaries. Pure functions, on whole numbers:
 // money in cents, fees in hundredths of a per cent, the bonus in per cent, times in hundredths of
-// a millisecond. `tests/score/` has the same formulas; both are checked against
+// a millisecond. `src/score.rs` has the same formulas; both are checked against
 // `fixtures/scoring.json`.
 
 const FEE_WHOLE = 10000;

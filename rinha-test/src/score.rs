@@ -1,4 +1,4 @@
-//! The contest's score, a second time: `scoring.js` is what scores a run. Both are checked against
+//! The contest's score. `scoring.js` has the same formulas for k6; both are checked against
 //! `fixtures/scoring.json`, so that the fixture is no mere copy of what one of them computes.
 //!
 //! All arithmetic is on whole numbers: money in cents, fees in hundredths of a per cent, the
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     /// The figures that `scoring.js` is checked against as well.
-    const FIXTURE: &str = include_str!("../../fixtures/scoring.json");
+    const FIXTURE: &str = include_str!("../fixtures/scoring.json");
 
     #[derive(Deserialize)]
     struct Fixture {

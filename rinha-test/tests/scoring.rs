@@ -1,7 +1,5 @@
-//! The formulas of `scoring.js`, by the same figures as those of `score/`, which has them in Rust.
+//! The formulas of `scoring.js`, by the same figures as those of `rinha_test::score`, which has them in Rust.
 #![allow(clippy::unwrap_used)]
-
-mod score;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -133,7 +133,10 @@ fn spawn(shared: &Rc<Shared>, task: impl Future<Output = ()> + 'static) {
 
 fn start_users(shared: &Rc<Shared>, users: Users) {
     let grown = users.to.saturating_sub(users.from);
-    let starts = (0..users.from.min(users.to)).map(|_| Duration::ZERO);
+    let first = users.from.min(users.to);
+    // Those of the start come one after the other within their first round, not all at once.
+    let round = users.period.max(users.pause);
+    let starts = (0..first).map(|place| round * place / first.max(1));
     let later = (1..=grown).map(|place| users.ramp * place / grown);
     for start in starts.chain(later) {
         spawn(shared, use_as_user(Rc::clone(shared), users, start));
@@ -304,7 +307,6 @@ impl Client {
     async fn post(&mut self, turn: Turn, due: Option<Duration>, connect_patience: Duration) {
         let shared = Rc::clone(&self.shared);
         let clock = &shared.clock;
-        let asked = clock.elapsed();
         let Traffic { payments, timeout: patience, .. } = shared.traffic;
         let body = Bytes::from(payments.body(turn.number));
         // A connection that is there needs no patience, only a look.
@@ -312,8 +314,7 @@ impl Client {
             self.connect(connect_patience).await;
         }
         let Some(connection) = &mut self.connection else {
-            let took = clock.elapsed() - due.unwrap_or(asked);
-            return shared.meter.record(turn.number, Outcome::NotSent, took, turn.is_first);
+            return shared.meter.record(turn.number, Outcome::NotSent, None, turn.is_first);
         };
         let begun = due.unwrap_or_else(|| clock.elapsed());
         let answer = timeout(patience, connection.post(body, turn.piece_bytes)).await;
@@ -324,6 +325,8 @@ impl Client {
             Ok(Err(_)) => (Outcome::Broken, false),
             Err(_) => (Outcome::TimedOut, false),
         };
+        // The pauses between pieces are ours, not the system's.
+        let took = turn.piece_bytes.is_none().then_some(took);
         shared.meter.record(turn.number, outcome, took, turn.is_first);
         if !reusable {
             self.connection = None;

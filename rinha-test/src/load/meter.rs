@@ -157,8 +157,15 @@ impl Meter {
         self.clock.elapsed()
     }
 
-    /// Writes down the end of a request that posted this payment, and how long it took.
-    pub(super) fn record(&self, number: u32, outcome: Outcome, took: Duration, is_first: bool) {
+    /// Writes down the end of a request that posted this payment, and how long it took, where that
+    /// says something about the system.
+    pub(super) fn record(
+        &self,
+        number: u32,
+        outcome: Outcome,
+        took: Option<Duration>,
+        is_first: bool,
+    ) {
         let now = self.clock.elapsed();
         let mut guard = self.lock();
         let seen = &mut *guard;
@@ -169,8 +176,10 @@ impl Meter {
         match outcome {
             Outcome::Accepted(_) => {
                 counts.accepted += 1;
-                measured.latency_ns.saturating_record(nanoseconds(took));
-                seen.window_ns.saturating_record(nanoseconds(took));
+                if let Some(took) = took {
+                    measured.latency_ns.saturating_record(nanoseconds(took));
+                    seen.window_ns.saturating_record(nanoseconds(took));
+                }
             }
             Outcome::Refused(_) => counts.refused += 1,
             Outcome::Broken => counts.broken += 1,
@@ -253,13 +262,13 @@ mod tests {
     fn requests_are_counted_and_windows_follow_each_other() {
         let meter = Meter::start();
         let ms = Duration::from_millis;
-        meter.record(1, OK, ms(2), true);
-        meter.record(0, Outcome::Refused(503), ms(900), true);
+        meter.record(1, OK, Some(ms(2)), true);
+        meter.record(0, Outcome::Refused(503), Some(ms(900)), true);
         let window = meter.window();
         assert_eq!(window.latency_ns.len(), 1);
-        meter.record(1, OK, ms(4), false);
-        meter.record(2, Outcome::NotSent, ms(9), true);
-        meter.record(3, Outcome::TimedOut, ms(9), true);
+        meter.record(1, OK, Some(ms(4)), false);
+        meter.record(2, Outcome::NotSent, None, true);
+        meter.record(3, Outcome::TimedOut, Some(ms(9)), true);
         let window = meter.window();
         assert_eq!(window.latency_ns.len(), 1);
         assert_eq!(window.latency_ns.max() / 10_000, 400);

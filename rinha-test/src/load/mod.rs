@@ -46,7 +46,7 @@ pub enum Shape {
 /// Closed users.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Users {
-    /// Users at the start.
+    /// Users at the start. They come within a pause or a period, one after the other.
     pub from: u32,
     /// Users at the end of the ramp.
     pub to: u32,

@@ -133,12 +133,12 @@ function showReport(data) {
   // The plots of a round: title, hint, unit, and the series that there is something of.
   function plotsOf(round) {
     const times = column(round, 'at_s');
-    const over = (title, hint, unit, series) => ({
-      title, hint, unit, x: times, shaded: true,
+    const over = (title, hint, unit, series, log) => ({
+      title, hint, unit, log, x: times, shaded: true,
       series: series.filter(([, values]) => has(values)),
     });
     return [
-      over('Latency', 'accepted requests, in each interval', 'ms', [['p50', column(round, 'p50_ms')], ['p99', column(round, 'p99_ms')], ['longest', column(round, 'max_ms')]]),
+      over('Latency', 'accepted requests, in each interval', 'ms', [['p50', column(round, 'p50_ms')], ['p99', column(round, 'p99_ms')], ['longest', column(round, 'max_ms')]], true),
       distribution(round),
       over('Throughput', 'requests per second', '/s', [['accepted', column(round, 'accepted_per_s')], ['failed', column(round, 'failed_per_s')]]),
       over('Backlog', 'accepted, and not recorded by a processor yet', '', [['payments', column(round, 'backlog')]]),
@@ -146,7 +146,7 @@ function showReport(data) {
       over('Money', 'recorded so far, less fees', '', [['net', column(round, 'net')]]),
       over('CPU', 'CPUs in use', '', [['CPUs', column(round, 'cpus')]]),
       over('Memory', 'of all processes together', 'MiB', [['own', column(round, 'anonymous_bytes', 1 / MIB)], ['page cache', column(round, 'cache_bytes', 1 / MIB)]]),
-      over('Throttled', 'periods of 100 ms in which the CPU quota was used up, so far', '', [['periods', column(round, 'throttled_periods')]]),
+      over('Throttled', 'periods of 100 ms in which the CPU quota was used up, so far', '', [['periods', round.figures.throttled_periods > 0 ? column(round, 'throttled_periods') : [null]]]),
       over('Disk', 'data folder', 'MiB', [['bytes', fillGaps(column(round, 'disk_bytes', 1 / MIB))]]),
     ].filter((plot) => plot.series.length > 0 && plot.x.length > 1);
   }
@@ -164,7 +164,7 @@ function showReport(data) {
     const points = round.latency.length ? round.latency : round.floor_latency;
     const of = (list) => (list.length ? points.map((point) => (list.find((p) => p.percent === point.percent) || { ms: null }).ms) : [null]);
     return {
-      title: 'Latency distribution', hint: 'so many of the requests took at most so long', unit: 'ms',
+      title: 'Latency distribution', hint: 'so many of the requests took at most so long', unit: 'ms', log: true,
       x: points.map((point) => nines(point.percent)), nines: true,
       series: [['system', of(round.latency)], ['floor', of(round.floor_latency)]].filter(([, values]) => has(values)),
     };
@@ -183,10 +183,10 @@ function showReport(data) {
       height: 200,
       padding: [8, 12, 0, 0],
       cursor: { y: false },
-      scales: { x: { time: false }, y: { range: (chart, least, most) => [Math.min(0, least || 0), (most || 1) * 1.08] } },
+      scales: { x: { time: false }, y: plot.log ? { distr: 3 } : { range: (chart, least, most) => [Math.min(0, least || 0), (most || 1) * 1.08] } },
       axes: [
         { ...axis, size: 34, values: plot.nines ? undefined : (chart, ticks) => ticks.map((t) => `${t} s`) },
-        { ...axis, size: 62, values: (chart, ticks) => ticks.map((t) => (largest >= 1e6 ? `${t / 1e6} M` : largest >= 1e4 ? `${t / 1e3} k` : `${+t.toFixed(3)}`)) },
+        { ...axis, size: 62, values: (chart, ticks) => ticks.map((t) => (t === null ? '' : largest >= 1e6 ? `${t / 1e6} M` : largest >= 1e4 ? `${t / 1e3} k` : `${+t.toFixed(3)}`)) },
       ],
       series: [
         { label: plot.nines ? 'share' : 'at', value: (chart, value) => (value === null ? '–' : plot.nines ? `${+(100 - 100 / 10 ** value).toFixed(3)} %` : `${value.toFixed(1)} s`) },
@@ -198,7 +198,7 @@ function showReport(data) {
       hooks: { drawClear: plot.shaded ? [shades(round)] : [] },
     };
     if (plot.nines) {
-      const marks = [0, 50, 90, 99, 99.9, 99.99];
+      const marks = [50, 90, 99, 99.9, 99.99];
       options.axes[0].splits = () => marks.map(nines);
       options.axes[0].values = () => marks.map((mark) => `${mark} %`);
     }
