@@ -4,17 +4,15 @@ set -euo pipefail
 
 # How a wrong call is answered (EX_USAGE).
 readonly EXIT_USAGE=64
-readonly READY_SECONDS=60
 
 usage() {
   cat <<HELP
-scripts/durability.sh [ROUNDS] [FLOOD OPTIONS]
+scripts/durability.sh [ROUNDS] [OPTIONS OF rinha-test run]
 
 Floods a fresh system with --durability process and one with disk in turn, ROUNDS times each (5),
 and prints the medians: accepted payments per second, CPU time of the router's four processes per
 payment until all are settled, latency at p50 and p99; and the ratios of disk to process. The
-systems keep their data under TMPDIR, which should lie on the disk that is asked about. Their ports
-are BASE_PORT (19990) and the two after it.
+systems keep their data under TMPDIR, which should lie on the disk that is asked about.
 HELP
 }
 
@@ -30,59 +28,23 @@ fi
 
 cd "$(dirname "$0")/.."
 readonly RINHA_TEST="${CARGO_TARGET_DIR:-target}/release/rinha-test"
-readonly PORT=${BASE_PORT:-19990}
 cargo build --release --locked --workspace --bins
 folder=$(mktemp -d)
-system=''
-
-# shellcheck disable=SC2317 # It is called by the trap.
-clean_up() {
-  if [[ -n $system ]]; then
-    kill "$system" 2>/dev/null || true
-    wait "$system" || true
-  fi
-  rm -rf "$folder"
-}
-trap clean_up EXIT
-
-# CPU time of the router's processes so far, in clock ticks.
-cpu_ticks() {
-  local name
-  for name in lb api-1 api-2 store; do
-    # The name in brackets may have spaces; the times are the 12th and 13th field after it.
-    sed 's/.*) //' "/proc/$(<"$folder/data/run/$name.pid")/stat"
-  done | awk '{ ticks += $12 + $13 } END { print ticks }'
-}
+trap 'rm -rf "$folder"' EXIT
 
 # One flood of a fresh system: rate, CPU µs per payment, p50 and p99 in µs.
 measure() {
-  local durability=$1 before after
+  local durability=$1
   shift
-  : >"$folder/log"
-  PAYROUTER_API_DURABILITY=$durability "$RINHA_TEST" up --data "$folder/data" --port "$PORT" \
-    --default-port $((PORT + 1)) --fallback-port $((PORT + 2)) >>"$folder/log" 2>&1 &
-  system=$!
-  for _ in $(seq $((READY_SECONDS * 10))); do
-    grep -q '^ready$' "$folder/log" && break
-    if ! kill -0 "$system" 2>/dev/null; then
-      cat "$folder/log" >&2
-      exit 1
-    fi
-    sleep 0.1
-  done
-  before=$(cpu_ticks)
-  "$RINHA_TEST" flood --url "http://127.0.0.1:$PORT" --default-url "http://127.0.0.1:$((PORT + 1))" \
-    --fallback-url "http://127.0.0.1:$((PORT + 2))" --json "$folder/flood.json" "$@" >"$folder/flood.log"
-  after=$(cpu_ticks)
-  kill "$system"
-  wait "$system" || true
-  system=''
-  rm -rf "$folder/data"
-  python3 - "$folder/flood.json" "$((after - before))" "$(getconf CLK_TCK)" <<'PYTHON'
+  PAYROUTER_API_DURABILITY=$durability "$RINHA_TEST" run flood --out "$folder/out" \
+    --set load.payments=20000 --set floor.share=0 "$@" >"$folder/log" 2>&1 || {
+    cat "$folder/log" >&2
+    exit 1
+  }
+  python3 - "$folder/out/result.json" <<'PYTHON'
 import json, sys
-report = json.load(open(sys.argv[1]))
-cpu_us = int(sys.argv[2]) * 1e6 / int(sys.argv[3]) / report["accepted"]
-print(report["rate_per_second"], cpu_us, report["p50_us"], report["p99_us"])
+result = json.load(open(sys.argv[1]))
+print(result["throughput_per_s"], result["cpu_us_per_payment"], result["p50_ms"] * 1e3, result["p99_ms"] * 1e3)
 PYTHON
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What the router does wrong, with one of its payments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +18,16 @@ pub enum Fault {
     MisstateCents,
     Refuse,
     RefuseAndRecord,
-    HangUp,
     ListNothing,
+    /// Four answers in a hundred come 5 ms late.
+    Slow,
 }
+
+/// How late a slow answer comes.
+const LATE: Duration = Duration::from_millis(5);
+
+/// One answer in so many is late.
+const LATE_EVERY: usize = 25;
 
 /// The payment that something is done wrong with.
 const VICTIM: usize = 137;
@@ -31,6 +39,8 @@ struct State {
     fault: Fault,
     posts: usize,
     books: Books,
+    /// What the processors were told to be, in the order in which it was.
+    configured: Vec<String>,
 }
 
 /// A running contest.
@@ -45,24 +55,41 @@ struct Request {
     body: String,
 }
 
-/// An answer, or none at all.
-type Answer = Option<(u16, String)>;
+type Answer = (u16, String);
 
 impl Rinha {
     pub fn start(fault: Fault) -> Self {
-        let state = Arc::new(Mutex::new(State { fault, posts: 0, books: Books::default() }));
+        let state = Arc::new(Mutex::new(State { fault, posts: 0, books: Books::default(), configured: Vec::new() }));
         let processor_urls = [0, 1].map(|side: usize| {
             let state = Arc::clone(&state);
-            serve(move |request| Some(processor(&state.lock().unwrap(), side, request)))
+            serve(move |request| processor(&mut state.lock().unwrap(), side, request))
         });
         let of_router = Arc::clone(&state);
-        let router_url = serve(move |request| router(&mut of_router.lock().unwrap(), request));
+        let router_url = serve(move |request| {
+            let (answer, is_late) = {
+                let mut state = of_router.lock().unwrap();
+                let answer = router(&mut state, request);
+                (answer, fault == Fault::Slow && state.posts.is_multiple_of(LATE_EVERY))
+            };
+            if is_late {
+                std::thread::sleep(LATE);
+            }
+            answer
+        });
         Self { router_url, processor_urls, state }
     }
 
     /// Payments that were posted.
     pub fn posts(&self) -> usize {
         self.state.lock().unwrap().posts
+    }
+}
+
+impl Rinha {
+    /// What the processors were told to be.
+    #[allow(dead_code)]
+    pub fn configured(&self) -> Vec<String> {
+        self.state.lock().unwrap().configured.clone()
     }
 }
 
@@ -78,7 +105,7 @@ fn router(state: &mut State, request: &Request) -> Answer {
         }
         summary(book.len(), cents)
     });
-    Some((200, format!(r#"{{"default":{},"fallback":{}}}"#, sides[0], sides[1])))
+    (200, format!(r#"{{"default":{},"fallback":{}}}"#, sides[0], sides[1]))
 }
 
 fn post(state: &mut State, body: &str) -> Answer {
@@ -96,14 +123,17 @@ fn post(state: &mut State, body: &str) -> Answer {
         Fault::Double => {
             state.books[1 - side].insert(id, cents);
         }
-        Fault::Refuse | Fault::RefuseAndRecord => return Some((503, String::new())),
-        Fault::HangUp => return None,
+        Fault::Refuse | Fault::RefuseAndRecord => return (503, String::new()),
         _ => {}
     }
-    Some((202, String::new()))
+    (202, String::new())
 }
 
-fn processor(state: &State, side: usize, request: &Request) -> (u16, String) {
+fn processor(state: &mut State, side: usize, request: &Request) -> (u16, String) {
+    if request.target.starts_with("/admin/configurations/") {
+        state.configured.push(format!("{side} {}", request.body));
+        return (200, String::new());
+    }
     let book = &state.books[side];
     let Some(query) = request.target.strip_prefix("/admin/payments?") else {
         return (200, summary(book.len(), book.values().sum()));
@@ -150,7 +180,7 @@ fn converse(stream: &TcpStream, answer: &impl Fn(&Request) -> Answer) -> Option<
     let mut input = BufReader::new(stream);
     loop {
         let request = read_request(&mut input)?;
-        let (status, body) = answer(&request)?;
+        let (status, body) = answer(&request);
         let length = body.len();
         let head = format!("HTTP/1.1 {status} So\r\ncontent-length: {length}\r\n\r\n");
         let mut output = stream;
