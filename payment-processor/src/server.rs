@@ -1,10 +1,12 @@
 //! Binds the addresses and starts the HTTP server.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use may_minihttp::HttpServer;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::controls::TokenError;
 use crate::limit::Limit;
@@ -78,17 +80,28 @@ pub fn run(settings: &Settings) -> Result<Running, StartError> {
 /// The HTTP server binds with `SO_REUSEPORT`, by which two processors could share an address
 /// without a word, and it does not tell which port it got. So the address is first taken in the
 /// ordinary way, which fails where anyone listens there, and is shared with the HTTP server alone.
+/// The socket that takes it does not listen itself: a client that it let in would be hung up on.
 fn serve(address: SocketAddr, service: Service) -> Result<SocketAddr, StartError> {
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::AddrInUse => StartError::AddressInUse(address),
         _ => StartError::Listen { address, cause },
     };
-    let claim = TcpListener::bind(address).map_err(failed)?;
-    let address = claim.local_addr().map_err(failed)?;
-    rustix::net::sockopt::set_socket_reuseport(&claim, true)
-        .map_err(|cause| failed(cause.into()))?;
+    let (claim, address) = claim(address).map_err(failed)?;
     HttpServer(service).start(address).map_err(failed)?;
+    drop(claim);
     Ok(address)
+}
+
+/// Takes an address, and lets the HTTP server bind to it as well. Gives the address with its port.
+fn claim(address: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let claim = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Or connections of a processor that has just ended would keep its successor away.
+    sockopt::set_socket_reuseaddr(&claim, true)?;
+    net::bind(&claim, &address)?;
+    let address = SocketAddr::try_from(net::getsockname(&claim)?)?;
+    sockopt::set_socket_reuseport(&claim, true)?;
+    Ok((claim, address))
 }
 
 fn count(number: u32) -> usize {

@@ -4,8 +4,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -157,6 +157,32 @@ fn an_address_in_use_is_named_and_not_shared() {
         assert!(error.contains(&sentence), "{error}");
     }
     assert_eq!(Connection::open(first.addresses()[0]).ask(pay(1)).status, 200);
+}
+
+#[test]
+fn a_connection_made_while_it_starts_is_refused_or_answered_and_never_broken_off() {
+    for _ in 0..20 {
+        // A port that was free a moment ago.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let trying = thread::spawn(move || {
+            let clock = Monotonic::start();
+            let mut connection = loop {
+                match TcpStream::connect(address) {
+                    Ok(connection) => break connection,
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                    Err(error) => panic!("{error}"),
+                }
+                assert!(clock.elapsed() < PATIENCE, "nobody listens on {address}");
+            };
+            connection.write_all(get("/payments/service-health").as_bytes()).unwrap();
+            let mut answer = [0; 12];
+            connection.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        });
+        let process = Process::start(Command::new(BINARY).args(["--listen", &address.to_string()]));
+        trying.join().unwrap();
+        drop(process);
+    }
 }
 
 #[test]

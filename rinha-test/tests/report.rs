@@ -12,7 +12,8 @@ use rinha_test::stress::figures::{Figures, Percentile, Round, Sample};
 use rinha_test::stress::timeline::{AuditSeen, StageSeen};
 
 /// Browsers, by the names that they are installed under.
-const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const BROWSERS: [&str; 4] =
+    ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 /// The plots of a round in which everything is known.
 const PLOTS: &str = "Latency, Latency distribution, Throughput, Backlog, Settled, Money, CPU, Memory, \
@@ -104,12 +105,19 @@ fn round() -> Round {
     };
     let latency = |factor: f64| {
         let point = |(percent, ms): (f64, f64)| Percentile { percent, ms: ms * factor };
-        [(0.0, 0.1), (50.0, 0.2), (90.0, 0.5), (99.0, 1.0), (99.9, 4.0), (100.0, 20.0)].map(point).to_vec()
+        [(0.0, 0.1), (50.0, 0.2), (90.0, 0.5), (99.0, 1.0), (99.9, 4.0), (100.0, 20.0)]
+            .map(point)
+            .to_vec()
     };
     Round {
         subject: "a system".to_owned(),
         begun: "2026-11-24T10:00:00.000Z".to_owned(),
-        figures: Figures { right: true, throttled_periods: Some(5), score: 1234.5, ..Figures::default() },
+        figures: Figures {
+            right: true,
+            throttled_periods: Some(5),
+            score: 1234.5,
+            ..Figures::default()
+        },
         stages: vec![stage(10.0, 100, false), stage(20.0, 0, true), stage(30.0, 0, false)],
         audits: vec![audit],
         samples: (1..240).map(sample).collect(),
@@ -148,7 +156,9 @@ fn look(browser: &Path, folder: &Path, width: u32, is_dark: bool) -> String {
 #[test]
 fn the_page_draws_all_plots_on_every_screen_without_an_error() {
     let Some(browser) = browser() else {
-        eprintln!("skipped: there is no Chromium to open the page (Debian: apt-get install chromium)");
+        eprintln!(
+            "skipped: there is no Chromium to open the page (Debian: apt-get install chromium)"
+        );
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -151,7 +151,8 @@ fn a_refused_payment_is_a_failure_and_fails_a_run_that_expects_all_to_succeed() 
 
 #[test]
 fn a_refused_payment_that_is_recorded_all_the_same_is_found() {
-    let (result, _) = run(Fault::RefuseAndRecord, PAYMENTS, 1, &["--set", "expect.success_share=0"]);
+    let (result, _) =
+        run(Fault::RefuseAndRecord, PAYMENTS, 1, &["--set", "expect.success_share=0"]);
     assert_eq!(number(&result, "unwanted"), 1);
 }
 
@@ -184,6 +185,7 @@ fn a_backend_that_is_five_milliseconds_slower_at_p99_is_found_by_a_comparison() 
         .output()
         .unwrap();
     let text = text(&output);
+    assert!(folder.path().join("result.json").exists(), "{text}");
     let result = result(folder.path());
     let p99 = |place: usize| -> f64 {
         let backend = &result["backends"].as_array().unwrap_or_else(|| panic!("{text}"))[place];
@@ -213,7 +215,9 @@ fn an_interrupted_run_sets_the_processors_back_and_says_so() {
     let since = &rinha.configured()[before..];
     let expected: Vec<_> = [0, 1]
         .iter()
-        .flat_map(|side| ["{\"delay\":0}", "{\"failure\":false}"].map(|json| format!("{side} {json}")))
+        .flat_map(|side| {
+            ["{\"delay\":0}", "{\"failure\":false}"].map(|json| format!("{side} {json}"))
+        })
         .collect();
     assert_eq!(since, expected);
 }

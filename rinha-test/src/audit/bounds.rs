@@ -70,7 +70,8 @@ pub fn ask(
 /// Asks about windows whose bounds are the moments of payments, or a millisecond beside them.
 #[must_use]
 pub fn ask_at_edges(router: &Router, lists: [&[Recorded]; 2], seed: u64) -> Vec<Answered> {
-    let all: Vec<_> = lists.iter().copied().flatten().map(|recorded| recorded.requested_at).collect();
+    let all: Vec<_> =
+        lists.iter().copied().flatten().map(|recorded| recorded.requested_at).collect();
     let mut random = Rng::with_seed(seed);
     let mut moment = || {
         let at = all[random.usize(..all.len())].get();

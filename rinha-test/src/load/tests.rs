@@ -190,8 +190,7 @@ fn a_system_that_stands_still_cannot_hide_it_from_an_open_rate() {
         }
         ACCEPTED
     });
-    let shape =
-        Shape::Rate { per_second: 200.0, duration: Duration::from_secs(2), connections: 2 };
+    let shape = Shape::Rate { per_second: 200.0, duration: Duration::from_secs(2), connections: 2 };
     let (result, measured) = server.load(shape, traffic());
     result.unwrap();
     assert_eq!(measured.counts.accepted, 400);
@@ -242,7 +241,9 @@ fn a_load_that_is_told_to_stop_stops() {
 
 #[test]
 fn a_connection_that_is_closed_while_idle_is_known_to_be() {
-    let server = Server::start(|_| b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let server = Server::start(|_| {
+        b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut connection = Connection::open(&server.authority).await.unwrap();

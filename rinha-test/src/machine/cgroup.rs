@@ -213,7 +213,11 @@ impl LimitBox {
 
     fn limit(&self, limits: Limits) -> Result<(), BoxError> {
         // A quota of a few periods' microseconds is far from the end of either type.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
         let quota_us = (limits.cpus * PERIOD_US as f64).round() as u64;
         match &self.group {
             Group::V1 { cpu, memory, .. } => {
@@ -255,16 +259,18 @@ fn find(mounts: &str, groups: &str) -> Option<Group> {
         let [_, _, path] = lines
             .iter()
             .find(|[_, controllers, _]| controllers.split(',').any(|name| name == controller))?;
-        let mounted = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|words| {
-            words.get(2) == Some(&"cgroup")
-                && words.get(3).is_some_and(|has| has.split(',').any(|name| name == controller))
-        })?;
+        let mounted =
+            mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|words| {
+                words.get(2) == Some(&"cgroup")
+                    && words.get(3).is_some_and(|has| has.split(',').any(|name| name == controller))
+            })?;
         Some(Path::new(mounted[1]).join(path.trim_start_matches('/')))
     });
     if let [Some(cpu), Some(cpuacct), Some(memory)] = v1 {
         return Some(Group::V1 { cpu, cpuacct, memory });
     }
-    let [_, _, path] = lines.iter().find(|[number, controllers, _]| *number == "0" && controllers.is_empty())?;
+    let [_, _, path] =
+        lines.iter().find(|[number, controllers, _]| *number == "0" && controllers.is_empty())?;
     let mounted = mounts
         .lines()
         .map(|line| line.split(' ').collect::<Vec<_>>())

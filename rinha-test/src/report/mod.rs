@@ -12,8 +12,8 @@ use serde::Serialize;
 use sonic_rs::Value;
 
 use crate::scenario::Scenario;
-use crate::stress::figures::{Figures, Round};
 use crate::stress::Summary;
+use crate::stress::figures::{Figures, Round};
 
 /// The name of the file of the figures.
 pub const RESULT: &str = "result.json";
@@ -109,9 +109,10 @@ fn page_subject(summary: &Summary) -> PageSubject<'_> {
 pub fn write(folder: &Path, scenario: &Scenario, summaries: &[Summary]) -> Result<(), ReportError> {
     let name = scenario.name.as_str();
     let result = match summaries {
-        [summary] => {
-            sonic_rs::to_string_pretty(&RunResult { scenario: name, result: subject_result(summary) })
-        }
+        [summary] => sonic_rs::to_string_pretty(&RunResult {
+            scenario: name,
+            result: subject_result(summary),
+        }),
         _ => {
             let backends = summaries.iter().map(subject_result).collect();
             sonic_rs::to_string_pretty(&CompareResult { scenario: name, backends })
@@ -124,7 +125,11 @@ pub fn write(folder: &Path, scenario: &Scenario, summaries: &[Summary]) -> Resul
     };
     let data = sonic_rs::to_string(&data);
     write_file(folder, RESULT, result.map(|text| text + "\n"))?;
-    write_file(folder, PAGE, data.map(|data| page::page(&format!("{name}: {}", scenario.description), &data)))
+    write_file(
+        folder,
+        PAGE,
+        data.map(|data| page::page(&format!("{name}: {}", scenario.description), &data)),
+    )
 }
 
 fn write_file(

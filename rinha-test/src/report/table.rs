@@ -91,7 +91,11 @@ pub fn table(summaries: &[Summary]) -> String {
         let says = |summary: &Summary| {
             let value = summary.figure(key).map(|figure| &figure.value);
             let number = value.and_then(JsonValueTrait::as_f64);
-            if only_if { number.is_some_and(|n| n != 0.0) } else { value.is_some_and(|v| !v.is_null()) }
+            if only_if {
+                number.is_some_and(|n| n != 0.0)
+            } else {
+                value.is_some_and(|v| !v.is_null())
+            }
         };
         if !summaries.iter().any(says) {
             continue;
@@ -191,7 +195,10 @@ mod tests {
     #[test]
     fn one_system_is_shown_with_its_spread() {
         let text = table(&[summary("a", &[1.0, 3.0, 2.0], None)]);
-        assert!(text.contains("p99                            2.000 ms   1.000 ms to 3.000 ms\n"), "{text}");
+        assert!(
+            text.contains("p99                            2.000 ms   1.000 ms to 3.000 ms\n"),
+            "{text}"
+        );
         assert!(text.contains("score                            100.50\n"), "{text}");
         assert!(!text.contains("fine") && !text.contains("CPU"), "{text}");
     }

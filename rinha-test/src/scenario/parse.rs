@@ -124,7 +124,9 @@ fn check(scenario: &Scenario) -> Result<(), String> {
         return Err("bounds.per_second is from 0.1 to 10000, and until_s not negative".to_owned());
     }
     for (name, fee) in [("default", scenario.fees.default), ("fallback", scenario.fees.fallback)] {
-        if !(0.0..1.0).contains(&fee) || (fee * 1e4).fract() > 1e-6 && (fee * 1e4).fract() < 1.0 - 1e-6 {
+        if !(0.0..1.0).contains(&fee)
+            || (fee * 1e4).fract() > 1e-6 && (fee * 1e4).fract() < 1.0 - 1e-6
+        {
             return Err(format!("fees.{name} is a share below 1 with at most four places"));
         }
     }

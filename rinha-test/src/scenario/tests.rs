@@ -32,7 +32,11 @@ fn a_file_is_read_by_its_path_and_settings_take_the_place_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
     std::fs::write(&path, SMALL).unwrap();
-    let set = ["load.payments=7".to_owned(), "load.amount=1.50".to_owned(), "end.patience_s=1".to_owned()];
+    let set = [
+        "load.payments=7".to_owned(),
+        "load.amount=1.50".to_owned(),
+        "end.patience_s=1".to_owned(),
+    ];
     let scenario = load(path.to_str().unwrap(), &set[..1]).unwrap();
     assert_eq!(scenario.name, "mine");
     assert_eq!(scenario.load.unwrap().payments, Some(7));
@@ -73,7 +77,10 @@ fn mistakes_are_told_with_their_place() {
 fn a_scale_makes_a_load_shorter_but_not_thinner() {
     let users = load("contest", &[]).unwrap().load.unwrap();
     let Shape::Users(users) = users.shape(0.25).unwrap() else { panic!() };
-    assert_eq!((users.to, users.ramp, users.duration), (550, Duration::from_secs(15), Duration::from_secs(15)));
+    assert_eq!(
+        (users.to, users.ramp, users.duration),
+        (550, Duration::from_secs(15), Duration::from_secs(15))
+    );
     assert_eq!(users.pause, Duration::from_secs(1));
     let flood = read(SMALL, &[]).unwrap().load.unwrap();
     assert_eq!(

@@ -92,9 +92,7 @@ impl Floor {
         let measured = meter.measured();
         self.cpu += cpu(&gauge).saturating_sub(before);
         self.requests += measured.counts.accepted;
-        self.latency_ns
-            .add(&measured.latency_ns)
-            .expect("both have the bounds of `histogram`");
+        self.latency_ns.add(&measured.latency_ns).expect("both have the bounds of `histogram`");
         Ok(())
     }
 

@@ -80,10 +80,11 @@ pub(super) fn quantile_ms(histogram: &Histogram<u64>, quantile: f64) -> Option<f
 /// The distribution of a histogram at the points that a plot needs.
 pub(super) fn percentiles(histogram: &Histogram<u64>) -> Vec<Percentile> {
     const PERCENTS: [f64; 22] = [
-        0.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0, 97.5,
-        98.0, 99.0, 99.5, 99.9, 99.99, 100.0,
+        0.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0,
+        97.5, 98.0, 99.0, 99.5, 99.9, 99.99, 100.0,
     ];
-    let point = |percent: f64| Some(Percentile { percent, ms: quantile_ms(histogram, percent / 100.0)? });
+    let point =
+        |percent: f64| Some(Percentile { percent, ms: quantile_ms(histogram, percent / 100.0)? });
     PERCENTS.into_iter().filter_map(point).collect()
 }
 
@@ -128,7 +129,11 @@ pub(super) fn figures(evidence: &Evidence<'_>) -> Figures {
         bonus_amount: money(scored.bonus),
         fine: money(scored.fine),
         inconsistencies,
-        inconsistencies_rehearsal: evidence.audits.iter().map(|a| a.inconsistencies_rehearsal).sum(),
+        inconsistencies_rehearsal: evidence
+            .audits
+            .iter()
+            .map(|a| a.inconsistencies_rehearsal)
+            .sum(),
         lag: signed(*accepted) - signed(settled),
         requested,
         accepted: *accepted,
@@ -176,7 +181,10 @@ pub(super) fn findings(figures: &Figures, evidence: &Evidence<'_>) -> Vec<String
     demand(*lost == 0, format!("{lost} accepted payments are recorded nowhere"));
     demand(*duplicated == 0, format!("{duplicated} payments are recorded more than once"));
     demand(*altered == 0, format!("{altered} payments are recorded with another amount"));
-    demand(*unwanted == 0, format!("{unwanted} payments were refused and are recorded all the same"));
+    demand(
+        *unwanted == 0,
+        format!("{unwanted} payments were refused and are recorded all the same"),
+    );
     demand(evidence.settled_in_time, "not all was settled before the patience ended".to_owned());
     demand(figures.books_equal, "the books differ at the end".to_owned());
     demand(*inconsistencies == 0, format!("audits found {inconsistencies} inconsistent requests"));
@@ -185,7 +193,8 @@ pub(super) fn findings(figures: &Figures, evidence: &Evidence<'_>) -> Vec<String
     let wrong = figures.bounds_wrong;
     demand(wrong == 0, format!("{wrong} summaries over random windows are wrong"));
     demand(!figures.disqualified, "more was reported than posted".to_owned());
-    for failure in evidence.audits.iter().flat_map(|audit| &audit.failures).chain(evidence.failures) {
+    for failure in evidence.audits.iter().flat_map(|audit| &audit.failures).chain(evidence.failures)
+    {
         demand(false, format!("no answer to a question about the books: {failure}"));
     }
     let expect = &evidence.expect;
@@ -194,22 +203,35 @@ pub(super) fn findings(figures: &Figures, evidence: &Evidence<'_>) -> Vec<String
     let success = share(evidence.counts.accepted, requests);
     demand(
         success >= expect.success_share,
-        format!("{:.3} % of the requests succeeded, not {}", success * 100.0, expect.success_share * 100.0),
+        format!(
+            "{:.3} % of the requests succeeded, not {}",
+            success * 100.0,
+            expect.success_share * 100.0
+        ),
     );
     demand(
         figures.default_share >= expect.default_share,
-        format!("{:.1} % went through default, not {}", figures.default_share * 100.0, expect.default_share * 100.0),
+        format!(
+            "{:.1} % went through default, not {}",
+            figures.default_share * 100.0,
+            expect.default_share * 100.0
+        ),
     );
     if let Some(lag) = expect.lag {
         let real = figures.lag;
-        demand(real <= signed(lag), format!("{real} accepted payments are not in the final summary"));
+        demand(
+            real <= signed(lag),
+            format!("{real} accepted payments are not in the final summary"),
+        );
     }
     if let Some(most) = expect.memory_growth_mib
         && let Some(growth) = memory_growth_mib(evidence.samples)
     {
         demand(growth <= most, format!("memory grew by {growth:.1} MiB, not at most {most}"));
     }
-    if let (Some(most), Some(bytes)) = (expect.disk_bytes_per_payment, figures.disk_bytes_per_payment) {
+    if let (Some(most), Some(bytes)) =
+        (expect.disk_bytes_per_payment, figures.disk_bytes_per_payment)
+    {
         demand(bytes <= most, format!("{bytes:.0} bytes on disk per payment, not at most {most}"));
     }
     found.extend(evidence.by_id.examples.iter().map(|example| format!("for example: {example}")));

@@ -65,7 +65,8 @@ impl K6 {
         scale: f64,
     ) -> Result<Self, StressError> {
         let result = surroundings.out.join("k6.json");
-        let log = std::fs::File::create(surroundings.out.join("k6.log")).map_err(StressError::K6)?;
+        let log =
+            std::fs::File::create(surroundings.out.join("k6.log")).map_err(StressError::K6)?;
         let child = Command::new(program)
             .args(["run", "--no-usage-report", "--quiet", "--address", "", SCRIPT])
             .env("ROUTER_URL", &ready.url)
@@ -92,10 +93,14 @@ impl K6 {
         let status = self.child.wait().map_err(StressError::K6)?;
         let wrong = |cause: String| {
             let end = crate::up::process::describe_end(status);
-            StressError::K6(io::Error::other(format!("it {end}, and its figures: {cause}; see k6.log")))
+            StressError::K6(io::Error::other(format!(
+                "it {end}, and its figures: {cause}; see k6.log"
+            )))
         };
-        let text = std::fs::read_to_string(&self.result).map_err(|error| wrong(error.to_string()))?;
-        let result: K6Result = sonic_rs::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let text =
+            std::fs::read_to_string(&self.result).map_err(|error| wrong(error.to_string()))?;
+        let result: K6Result =
+            sonic_rs::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if !result.finished {
             return Err(wrong("the test did not reach its end".to_owned()));
         }
@@ -131,7 +136,8 @@ impl K6Result {
     pub(super) fn audits(&self, every: Duration) -> Vec<AuditSeen> {
         let seen = |audit: &K6Audit| {
             let ours = [audit.ours_default_requests, audit.ours_fallback_requests];
-            let processors = [audit.processors_default_requests, audit.processors_fallback_requests];
+            let processors =
+                [audit.processors_default_requests, audit.processors_fallback_requests];
             let ours_cents = [audit.ours_default_cents, audit.ours_fallback_cents];
             let cents = [audit.processors_default_cents, audit.processors_fallback_cents];
             AuditSeen {

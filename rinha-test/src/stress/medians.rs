@@ -55,7 +55,8 @@ impl Summary {
             .iter()
             .map(|round| sonic_rs::to_value(&round.figures).expect("figures are plain JSON"))
             .collect();
-        let keys = all.first().and_then(Value::as_object).into_iter().flat_map(|first| first.iter());
+        let keys =
+            all.first().and_then(Value::as_object).into_iter().flat_map(|first| first.iter());
         let figures = keys.map(|(key, _)| fold(key, &all)).collect();
         let subject = rounds.first().map(|round| round.subject.clone()).unwrap_or_default();
         Self { subject, rounds, figures }
@@ -93,7 +94,8 @@ mod tests {
     use super::*;
 
     fn round(p99_ms: f64, lost: u64, right: bool, cpu: Option<f64>) -> Round {
-        let figures = Figures { p99_ms, lost, right, cpu_us_per_payment: cpu, ..Figures::default() };
+        let figures =
+            Figures { p99_ms, lost, right, cpu_us_per_payment: cpu, ..Figures::default() };
         Round { subject: "s".to_owned(), figures, ..Round::default() }
     }
 

@@ -21,8 +21,8 @@ use ledger::clock;
 use serde::Deserialize;
 
 use self::figures::Round;
-use self::round::Plan;
 pub use self::medians::{Folded, Summary};
+use self::round::Plan;
 use self::settings::{ClientName, CommonSettings, CompareSettings, RunSettings};
 use self::subject::{Backend, Subject, SubjectError, Surroundings};
 use crate::books::BooksError;
@@ -57,8 +57,10 @@ pub enum StressError {
     #[error(transparent)]
     Chaos(#[from] ChaosError),
     /// The router refuses to be emptied.
-    #[error("{0} refuses to be emptied, which this scenario needs: start it with \
-        scripts/up.sh --allow-purge, or leave --against out, and one is started")]
+    #[error(
+        "{0} refuses to be emptied, which this scenario needs: start it with \
+        scripts/up.sh --allow-purge, or leave --against out, and one is started"
+    )]
     NotEmptied(String),
     /// The floor server does not listen.
     #[error("the floor server does not run: {0}")]
@@ -229,10 +231,7 @@ fn run_chaos(scenario: &Scenario, common: &CommonSettings) -> Result<bool, Stres
     Ok(all_right)
 }
 
-fn surroundings(
-    scenario: &Scenario,
-    common: &CommonSettings,
-) -> Result<Surroundings, StressError> {
+fn surroundings(scenario: &Scenario, common: &CommonSettings) -> Result<Surroundings, StressError> {
     let launcher = std::env::current_exe().map_err(StressError::Programs)?;
     let beside = launcher.parent().unwrap_or(&launcher).to_owned();
     let out = match &common.out {

@@ -162,8 +162,8 @@ fn put_under_load(
         Some(k6) => load_with_k6(plan, k6, ready, surroundings, &mut watch)?,
         None => load_ourselves(plan, ready, &others, traffic, start, &mut watch)?,
     };
-    let at_once = (plan.k6.is_none() && !scenario.end.late_counts)
-        .then(|| last_window(plan, &others, start));
+    let at_once =
+        (plan.k6.is_none() && !scenario.end.late_counts).then(|| last_window(plan, &others, start));
     seen.failures.extend(set_back.now());
     let patience = plan.patience();
     let settled = wait(&bookkeepers, before, seen.accepted, patience, &mut |_| {
@@ -191,7 +191,8 @@ fn put_under_load(
     };
     let bounds = judge_bounds(plan, &bookkeepers, lists, &mut seen);
     load_floor(plan, &mut floor, traffic)?;
-    let evidence = evidence(plan, &seen, last, &settled, before, &by_id, lists.is_some(), &bounds, &watch);
+    let evidence =
+        evidence(plan, &seen, last, &settled, before, &by_id, lists.is_some(), &bounds, &watch);
     let mut figures = judge::figures(&evidence);
     add_costs(&mut figures, cost_before, cost, &watch, ready.gauge.is_exact());
     figures.ready_ms = ready.ready_after.map(|time| time.as_secs_f64() * 1e3);
@@ -239,7 +240,9 @@ fn duration(shape: Shape) -> Duration {
     use crate::load::Until;
     match shape {
         Shape::Users(users) => users.duration,
-        Shape::Rate { duration, .. } | Shape::Flood { until: Until::Elapsed(duration), .. } => duration,
+        Shape::Rate { duration, .. } | Shape::Flood { until: Until::Elapsed(duration), .. } => {
+            duration
+        }
         Shape::Flood { until: Until::Count(_), .. } => Duration::ZERO,
     }
 }
@@ -294,7 +297,8 @@ fn load_ourselves(
             std::thread::sleep(POLL);
         }
         bounds_stop.store(true, Ordering::Relaxed);
-        let bounds = bounds.map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        let bounds =
+            bounds.map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
         let loaded: Result<(), LoadError> =
             load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (loaded, bounds.unwrap_or_default())

@@ -191,7 +191,9 @@ mod tests {
 
     #[test]
     fn factors_and_cpus_are_within_reason() {
-        assert!(parse_scale("0.2").is_ok() && parse_scale("0").is_err() && parse_scale("x").is_err());
+        assert!(
+            parse_scale("0.2").is_ok() && parse_scale("0").is_err() && parse_scale("x").is_err()
+        );
         assert!(parse_cpus("1.5").is_ok() && parse_cpus("0").is_err());
     }
 }

@@ -360,18 +360,31 @@ fn start(
     let processors = Processor::ALL.map(|processor| topology.processor_url(processor));
     let (specs, url) = match (&backend.start, &backend.url) {
         (None, _) => (router, topology.router_url()),
-        (Some(command), Some(url)) => (vec![command_spec(backend, command, &processors)], url.clone()),
+        (Some(command), Some(url)) => {
+            (vec![command_spec(backend, command, &processors)], url.clone())
+        }
         (Some(_), None) => return Err(SubjectError::NoUrl(backend.name.clone())),
     };
     let clock = Monotonic::start();
     let boxed = Boxed::start(keeping, specs, surroundings.limits, "rinha-test")?;
-    let started =
-        Started { backend: backend.clone(), boxed, simulators, _ports: free_ports, _folder: folder };
+    let started = Started {
+        backend: backend.clone(),
+        boxed,
+        simulators,
+        _ports: free_ports,
+        _folder: folder,
+    };
     let missing = || match &started.backend.start {
         None => Readiness::of(&topology).look(),
         Some(_) => answers(&url, &processors),
     };
-    let ended = || started.boxed.system.names().find_map(|name| started.boxed.system.status(name).ok()?.last_end);
+    let ended = || {
+        started
+            .boxed
+            .system
+            .names()
+            .find_map(|name| started.boxed.system.status(name).ok()?.last_end)
+    };
     while let Err(missing) = missing() {
         let (name, log) = (backend.name.clone(), log_path.clone());
         if let Some(end) = ended() {

@@ -146,7 +146,9 @@ fn events(scenario: &Scenario, scale: f64, duration: Duration) -> Vec<(Duration,
         scenario.stages.iter().map(|stage| (at(stage.at_s), Event::Stage(*stage))).collect();
     if let Some(audit) = scenario.audit {
         let every = at(audit.every_s);
-        events.extend((1..).map(|n| every * n).take_while(|at| *at <= duration).map(|at| (at, Event::Audit)));
+        events.extend(
+            (1..).map(|n| every * n).take_while(|at| *at <= duration).map(|at| (at, Event::Audit)),
+        );
     }
     events.sort_by_key(|(at, _)| *at);
     events

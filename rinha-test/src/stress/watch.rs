@@ -121,7 +121,9 @@ impl Watch {
             accepted.cast_signed() - recorded.cast_signed()
         });
         let disk_bytes = match &self.data {
-            Some(data) if self.samples.len().is_multiple_of(DISK_SAMPLES) => Some(folder_bytes(data)),
+            Some(data) if self.samples.len().is_multiple_of(DISK_SAMPLES) => {
+                Some(folder_bytes(data))
+            }
             _ => None,
         };
         let sample = Sample {
@@ -176,10 +178,16 @@ impl Watch {
         if let (Some(default), Some(fallback), Some(net)) =
             (sample.default_requests, sample.fallback_requests, sample.net)
         {
-            push(&mut line, format_args!(" | default {default}, fallback {fallback}, net {net:.2}"));
+            push(
+                &mut line,
+                format_args!(" | default {default}, fallback {fallback}, net {net:.2}"),
+            );
         }
         if let Some(Stage { default, fallback, .. }) = stage {
-            push(&mut line, format_args!(" | default {}, fallback {}", state(default), state(fallback)));
+            push(
+                &mut line,
+                format_args!(" | default {}, fallback {}", state(default), state(fallback)),
+            );
         }
         if let (Some(cpus), Some(bytes)) = (sample.cpus, sample.anonymous_bytes) {
             push(&mut line, format_args!(" | {cpus:.2} CPU, {} MiB", bytes / MEBIBYTE));

@@ -59,7 +59,12 @@ type Answer = (u16, String);
 
 impl Rinha {
     pub fn start(fault: Fault) -> Self {
-        let state = Arc::new(Mutex::new(State { fault, posts: 0, books: Books::default(), configured: Vec::new() }));
+        let state = Arc::new(Mutex::new(State {
+            fault,
+            posts: 0,
+            books: Books::default(),
+            configured: Vec::new(),
+        }));
         let processor_urls = [0, 1].map(|side: usize| {
             let state = Arc::clone(&state);
             serve(move |request| processor(&mut state.lock().unwrap(), side, request))
