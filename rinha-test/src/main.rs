@@ -75,7 +75,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
         }),
         Command::Run(settings) => {
-            let right = stress::run(settings).context("the run was not completed")?;
+            let right = stress::run(&settings).context("the run was not completed")?;
             Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Compare(settings) => {

@@ -199,6 +199,28 @@ fn a_backend_that_is_five_milliseconds_slower_at_p99_is_found_by_a_comparison() 
 }
 
 #[test]
+fn the_router_itself_is_right_at_any_bounds_and_its_cost_is_known() {
+    let out = tempfile::tempdir().unwrap();
+    let output = rinha_test()
+        .args(["run", "bounds", "--seed", "7", "--out"])
+        .arg(out.path())
+        .args(["--set", "load.seconds=4", "--set", "load.per_second=200", "--set", "stage=[]"])
+        .args(["--set", "floor.share=0"])
+        .output()
+        .unwrap();
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let result = result(out.path());
+    assert_eq!(number(&result, "requested") + number(&result, "posted_again"), 800);
+    // 500 windows at the edges of payments, and those while payments flowed.
+    assert!(number(&result, "bounds_asked") > 600, "{text}");
+    assert_eq!((number(&result, "bounds_wrong"), number(&result, "lost")), (0, 0));
+    assert!(result["cpu_us_per_payment"].as_f64().unwrap() > 0.0);
+    assert!(number(&result, "memory_peak_bytes") > 1 << 20);
+    assert!(result["disk_bytes_per_payment"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn an_interrupted_run_sets_the_processors_back_and_says_so() {
     let rinha = Rinha::start(Fault::None);
     let out = tempfile::tempdir().unwrap();

@@ -96,7 +96,7 @@ impl Connection {
                     self.drive(context);
                     answer.as_mut().poll(context)
                 }
-                polled => polled,
+                polled @ Poll::Ready(_) => polled,
             }
         })
         .await

@@ -152,7 +152,7 @@ async fn use_as_user(shared: Rc<Shared>, users: Users, start: Duration) {
         let begun = shared.clock.elapsed();
         let patience = shared.traffic.timeout;
         client.post(shared.turn(), None, patience).await;
-        let left = users.period.saturating_sub(shared.clock.elapsed() - begun);
+        let left = (begun + users.period).saturating_sub(shared.clock.elapsed());
         sleep(users.pause.max(left)).await;
     }
 }

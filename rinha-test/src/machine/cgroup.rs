@@ -221,13 +221,13 @@ impl LimitBox {
         let quota_us = (limits.cpus * PERIOD_US as f64).round() as u64;
         match &self.group {
             Group::V1 { cpu, memory, .. } => {
-                write(&cpu.join("cpu.cfs_period_us"), PERIOD_US)?;
-                write(&cpu.join("cpu.cfs_quota_us"), quota_us)?;
-                write(&memory.join("memory.limit_in_bytes"), limits.memory_bytes)
+                write(&cpu.join("cpu.cfs_period_us"), &PERIOD_US)?;
+                write(&cpu.join("cpu.cfs_quota_us"), &quota_us)?;
+                write(&memory.join("memory.limit_in_bytes"), &limits.memory_bytes)
             }
             Group::V2(folder) => {
-                write(&folder.join("cpu.max"), format!("{quota_us} {PERIOD_US}"))?;
-                write(&folder.join("memory.max"), limits.memory_bytes)
+                write(&folder.join("cpu.max"), &format!("{quota_us} {PERIOD_US}"))?;
+                write(&folder.join("memory.max"), &limits.memory_bytes)
             }
         }
     }
@@ -289,7 +289,7 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-fn write(path: &Path, value: impl ToString) -> Result<(), BoxError> {
+fn write(path: &Path, value: &impl ToString) -> Result<(), BoxError> {
     fs::write(path, value.to_string())
         .map_err(|cause| BoxError::Denied { path: path.to_owned(), cause })
 }
@@ -362,6 +362,42 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0
         let group = Group::V1 { cpu: path.clone(), cpuacct: path.clone(), memory: path };
         assert_eq!(group.usage().unwrap(), expected);
         assert_eq!(expected.and(expected).cpu, Duration::from_millis(3));
+    }
+
+    #[test]
+    fn a_box_limits_and_counts_what_runs_in_it() {
+        let limits = Limits { cpus: 0.2, memory_bytes: 64 << 20 };
+        let name = format!("rinha-test-unit-{}", std::process::id());
+        let made = match LimitBox::make(&name, limits) {
+            Ok(made) => made,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let joins: Vec<_> = made
+            .group()
+            .join_files()
+            .iter()
+            .map(|file| format!("echo 0 > {}", file.display()))
+            .collect();
+        // Some 100 ms of work, of which 20 ms fit into a period.
+        let work = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done";
+        let script = format!("{}; {work}; cat", joins.join("; "));
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", &script])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let clock = Monotonic::start();
+        while made.group().usage().unwrap().throttled_periods == 0 {
+            assert!(clock.elapsed() < Duration::from_secs(30), "{:?}", made.group().usage());
+            std::thread::sleep(REMOVE_POLL);
+        }
+        assert!(made.group().pids().contains(&child.id()));
+        assert!(made.group().usage().unwrap().cpu > Duration::from_millis(10));
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        let folders = made.group().folders();
+        drop(made);
+        assert!(folders.iter().all(|folder| !folder.exists()));
     }
 
     #[test]

@@ -108,15 +108,12 @@ fn page_subject(summary: &Summary) -> PageSubject<'_> {
 /// They cannot be written.
 pub fn write(folder: &Path, scenario: &Scenario, summaries: &[Summary]) -> Result<(), ReportError> {
     let name = scenario.name.as_str();
-    let result = match summaries {
-        [summary] => sonic_rs::to_string_pretty(&RunResult {
-            scenario: name,
-            result: subject_result(summary),
-        }),
-        _ => {
-            let backends = summaries.iter().map(subject_result).collect();
-            sonic_rs::to_string_pretty(&CompareResult { scenario: name, backends })
-        }
+    let result = if let [summary] = summaries {
+        let result = subject_result(summary);
+        sonic_rs::to_string_pretty(&RunResult { scenario: name, result })
+    } else {
+        let backends = summaries.iter().map(subject_result).collect();
+        sonic_rs::to_string_pretty(&CompareResult { scenario: name, backends })
     };
     let data = PageData {
         scenario: name,

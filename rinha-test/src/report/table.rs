@@ -161,14 +161,13 @@ fn shown(value: &Value, unit: Unit) -> String {
 fn number(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Count | Unit::Truth => format!("{value:.0}"),
-        Unit::Money => format!("{value:.2}"),
+        Unit::Money | Unit::Ratio => format!("{value:.2}"),
         Unit::Milliseconds => format!("{value:.3} ms"),
         Unit::Seconds => format!("{value:.1} s"),
         Unit::Rate => format!("{value:.0} /s"),
         Unit::Microseconds => format!("{value:.1} us"),
         Unit::Mebibytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
         Unit::Share => format!("{:.2} %", value * 100.0),
-        Unit::Ratio => format!("{value:.2}"),
     }
 }
 

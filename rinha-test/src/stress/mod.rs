@@ -113,8 +113,8 @@ struct Backends {
 ///
 /// # Errors
 /// It could not be made.
-pub fn run(settings: RunSettings) -> Result<bool, StressError> {
-    let RunSettings { common, client, against, containers, .. } = &settings;
+pub fn run(settings: &RunSettings) -> Result<bool, StressError> {
+    let RunSettings { common, client, against, containers, .. } = settings;
     let scenario = scenario::load(&settings.scenario, &common.set)?;
     if scenario.chaos.is_some() {
         let refused = [(against.is_some(), "--against"), (*client == ClientName::K6, "--client")];

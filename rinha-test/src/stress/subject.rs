@@ -179,13 +179,11 @@ impl Boxed {
     /// What it costs.
     #[must_use]
     pub fn gauge(&self) -> Gauge {
-        match &self.group {
-            Some(group) => Gauge::Groups(vec![group.group().clone()]),
-            None => {
-                let status = |name: &str| self.system.status(name).ok()?.pid;
-                Gauge::Processes(self.system.names().filter_map(status).collect())
-            }
+        if let Some(group) = &self.group {
+            return Gauge::Groups(vec![group.group().clone()]);
         }
+        let status = |name: &str| self.system.status(name).ok()?.pid;
+        Gauge::Processes(self.system.names().filter_map(status).collect())
     }
 
     /// Whether it has a box.

@@ -164,7 +164,11 @@ impl Watch {
     }
 
     fn describe(&self, phase: &str, stage: Option<Stage>, sample: &Sample) -> String {
-        let mut line = format!("{phase} {:.0} s | {:.0}/s", sample.at_s, sample.accepted_per_s);
+        let mut line = format!("{phase} {:.0} s", sample.at_s);
+        // Of another client's load nothing is known here.
+        if self.last_counts.requested > 0 {
+            push(&mut line, format_args!(" | {:.0}/s", sample.accepted_per_s));
+        }
         let failed = self.last_counts.failed();
         if failed > 0 {
             push(&mut line, format_args!(", {failed} failed"));
