@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
+use ledger::clock::Monotonic;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
@@ -31,6 +33,10 @@ pub struct FloorSettings {
     /// Where it listens; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9998")]
     pub listen: SocketAddr,
+    /// Work for so many microseconds on each request, as a slower server would
+    #[arg(long, value_name = "COUNT", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub busy_us: u64,
 }
 
 /// A connection, and what has arrived of its next request.
@@ -46,10 +52,10 @@ struct Connection {
 pub fn run(settings: &FloorSettings) -> io::Result<()> {
     let listener = TcpListener::bind(settings.listen)?;
     println!("listening on {}", listener.local_addr()?);
-    serve(&listener)
+    serve(&listener, Duration::from_micros(settings.busy_us))
 }
 
-fn serve(listener: &TcpListener) -> io::Result<()> {
+fn serve(listener: &TcpListener, busy: Duration) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let queue = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&queue, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -73,7 +79,7 @@ fn serve(listener: &TcpListener) -> io::Result<()> {
                     connections.insert(key, Connection { stream, conversation });
                 }
             } else if let Some(connection) = connections.get_mut(&key)
-                && !connection.converse(&mut buffer)
+                && !connection.converse(&mut buffer, busy)
             {
                 connections.remove(&key);
             }
@@ -103,17 +109,30 @@ fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
 
 impl Connection {
     /// Reads once and answers what is complete. Gives whether the connection goes on.
-    fn converse(&mut self, buffer: &mut [u8]) -> bool {
+    fn converse(&mut self, buffer: &mut [u8], busy: Duration) -> bool {
         match self.stream.read(buffer) {
             Ok(0) => false,
             Ok(count) => {
                 let Some(answers) = self.conversation.take(&buffer[..count]) else {
                     return false;
                 };
+                if !answers.is_empty() {
+                    work(busy);
+                }
                 // An answer is far smaller than a socket's buffer: who does not read it is left.
                 answers.is_empty() || self.stream.write_all(&answers).is_ok()
             }
             Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+}
+
+/// Keeps this thread busy for so long.
+fn work(busy: Duration) {
+    if !busy.is_zero() {
+        let clock = Monotonic::start();
+        while clock.elapsed() < busy {
+            std::hint::spin_loop();
         }
     }
 }
@@ -128,7 +147,7 @@ mod tests {
     fn requests_are_answered_over_several_connections_in_pieces_and_together() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || serve(&listener));
+        std::thread::spawn(move || serve(&listener, Duration::from_micros(1)));
         let mut streams = [0; 3].map(|_| TcpStream::connect(address).unwrap());
         let answer = Conversation::default().take(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         for stream in &mut streams {
