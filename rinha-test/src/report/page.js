@@ -100,31 +100,39 @@ function showReport(data) {
     return `${name}${delay}${state.failing ? ' fails' : ''}`;
   }
 
-  // Shades the times at which a processor is slow or fails.
+  const wordsOf = (stage) => [trouble('default', stage.default), trouble('fallback', stage.fallback)].filter(Boolean);
+
+  // Shades the times at which a processor is slow or fails, with the number of the stage.
   function shades(round) {
     const end = round.samples.length ? round.samples[round.samples.length - 1].at_s : 0;
     return (chart) => {
       const { ctx, bbox } = chart;
+      const scale = window.devicePixelRatio || 1;
       ctx.save();
+      ctx.font = `${10 * scale}px system-ui, sans-serif`;
+      ctx.textAlign = 'center';
       round.stages.forEach((stage, place) => {
-        const words = [trouble('default', stage.default), trouble('fallback', stage.fallback)].filter(Boolean);
-        if (words.length === 0) return;
+        if (wordsOf(stage).length === 0) return;
         const next = round.stages[place + 1];
         const left = Math.max(bbox.left, chart.valToPos(stage.at_s, 'x', true));
         const right = Math.min(bbox.left + bbox.width, chart.valToPos(next ? next.at_s : end, 'x', true));
-        if (right <= left) return;
-        ctx.fillStyle = style('--shade');
-        ctx.fillRect(left, bbox.top, right - left, bbox.height);
+        if (right - left < scale) return;
+        const fails = stage.default.failing || stage.fallback.failing;
+        ctx.fillStyle = style(fails ? '--shade-fails' : '--shade');
+        ctx.fillRect(left + scale / 2, bbox.top, right - left - scale, bbox.height);
         ctx.fillStyle = style('--faint');
-        const scale = window.devicePixelRatio || 1;
-        ctx.font = `${10 * scale}px system-ui, sans-serif`;
-        ctx.textAlign = 'left';
-        words.forEach((word, row) => {
-          if (ctx.measureText(word).width < right - left - 4 * scale) ctx.fillText(word, left + 3 * scale, bbox.top + (12 + 12 * row) * scale);
-        });
+        ctx.fillText(`${place + 1}`, (left + right) / 2, bbox.top + 11 * scale);
       });
       ctx.restore();
     };
+  }
+
+  function showStages(round) {
+    byId('stages').replaceChildren(...round.stages.map((stage, place) => {
+      const words = wordsOf(stage);
+      return element('li', `${place + 1}, from ${stage.at_s.toFixed(0)} s: ${words.length ? words.join(', ') : 'both up'}`);
+    }));
+    byId('stages').hidden = round.stages.length === 0;
   }
 
   const column = (round, key, factor = 1) => round.samples.map((s) => (s[key] === null || s[key] === undefined ? null : s[key] * factor));
@@ -138,7 +146,7 @@ function showReport(data) {
       series: series.filter(([, values]) => has(values)),
     });
     return [
-      over('Latency', 'accepted requests, in each interval', 'ms', [['p50', column(round, 'p50_ms')], ['p99', column(round, 'p99_ms')], ['longest', column(round, 'max_ms')]], true),
+      over('Latency', 'accepted requests, in each interval', 'ms', [['longest', column(round, 'max_ms'), 2], ['p99', column(round, 'p99_ms'), 1], ['p50', column(round, 'p50_ms'), 0]], true),
       distribution(round),
       over('Throughput', 'requests per second', '/s', [['accepted', column(round, 'accepted_per_s')], ['failed', column(round, 'failed_per_s')]]),
       over('Backlog', 'accepted, and not recorded by a processor yet', '', [['payments', column(round, 'backlog')]]),
@@ -190,8 +198,8 @@ function showReport(data) {
       ],
       series: [
         { label: plot.nines ? 'share' : 'at', value: (chart, value) => (value === null ? '–' : plot.nines ? `${+(100 - 100 / 10 ** value).toFixed(3)} %` : `${value.toFixed(1)} s`) },
-        ...plot.series.map(([label], index) => ({
-          label, stroke: style(COLOURS[index]), width: 1.5, spanGaps: true, points: { show: false },
+        ...plot.series.map(([label, , colour], index) => ({
+          label, stroke: style(COLOURS[colour === undefined ? index : colour]), width: 1.5, spanGaps: true, points: { show: false },
           value: (chart, value) => (value === null ? '–' : `${number(value)}${unit}`),
         })),
       ],
@@ -236,6 +244,7 @@ function showReport(data) {
     showAudits(round);
     showProcesses(round);
     showFigures(subject);
+    showStages(round);
     showPlots(round);
   }
 
