@@ -51,6 +51,8 @@ use tokio::time::sleep;
 
 /// How long a process waits for the one before it to give its journal up.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long calls in flight are waited for at least, however long the connections took.
+const STOP_MIN: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Descriptors beside those of clients and of calls: segments of the journal, the store, balancers,
@@ -188,7 +190,11 @@ pub async fn run(
     }
     balancers.take_rest(&connections);
     let limit = Duration::from_millis(settings.drain_timeout_ms);
-    tokio::join!(connections.drain(limit), driver.stop(limit));
+    let linger = Duration::from_millis(settings.idle_linger_ms);
+    // Payments are taken in until the last connection is closed, so dispatch goes on until then.
+    let clock = Monotonic::start();
+    connections.drain(linger, limit).await;
+    driver.stop(limit.saturating_sub(clock.elapsed()).max(STOP_MIN)).await;
     tracing::info!(open_payments = driver.open_count(), "ended");
     Ok(())
 }

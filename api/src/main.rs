@@ -3,13 +3,21 @@
 use std::process::ExitCode;
 
 use api::{ApiError, ApiSettings};
+use ledger::check;
 use ledger::daemon::{
     EXIT_DATA, EXIT_SOFTWARE, EXIT_USAGE, abort_on_panic, create_files_privately, exit_code,
-    settings, shutdown_signal, start_logging,
+    settings, settings_of_check, shutdown_signal, start_logging,
 };
 use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
+    if let Some(settings) = settings_of_check::<ApiSettings>() {
+        let Some(address) = settings.listen else {
+            let what = "it can be asked for its health only at an address of its own: --listen";
+            return exit_code(Err((EXIT_USAGE, what.to_owned())));
+        };
+        return check::exit(check::http(address));
+    }
     let settings: ApiSettings = settings();
     start_logging(settings.log);
     create_files_privately();

@@ -126,7 +126,12 @@ pub struct ApiSettings {
     #[arg(long, value_name = "MS", default_value_t = 120_000)]
     pub idle_timeout_ms: u64,
 
-    /// How long calls in flight are waited for when the process is told to end
+    /// How long idle connections are kept when the process is told to end, so that the next answer on
+    /// each can say that it is the last
+    #[arg(long, value_name = "MS", default_value_t = 1_500)]
+    pub idle_linger_ms: u64,
+
+    /// How long connections and calls in flight are waited for when the process is told to end
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     pub drain_timeout_ms: u64,
 

@@ -3,13 +3,17 @@
 use std::process::ExitCode;
 
 use lb::{LbError, LbSettings};
+use ledger::check;
 use ledger::daemon::{
     EXIT_SOFTWARE, EXIT_USAGE, abort_on_panic, create_files_privately, exit_code, settings,
-    shutdown_signal, start_logging,
+    settings_of_check, shutdown_signal, start_logging,
 };
 use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
+    if let Some(settings) = settings_of_check::<LbSettings>() {
+        return check::exit(check::http(settings.listen));
+    }
     let settings: LbSettings = settings();
     start_logging(settings.log);
     create_files_privately();

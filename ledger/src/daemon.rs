@@ -74,6 +74,16 @@ pub fn settings<S: Settings>() -> S {
     settings_from(std::env::args_os())
 }
 
+/// The settings of the daemon that is to be asked how it is, if that is what the command line wants:
+/// `api check` with the flags or variables of the daemon itself.
+#[must_use]
+pub fn settings_of_check<S: Settings>() -> Option<S> {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    arguments.next_if(|argument| argument == "check")?;
+    let program = std::env::args_os().next().unwrap_or_default();
+    Some(settings_from(std::iter::once(program).chain(arguments)))
+}
+
 /// As [`settings`], from these arguments, the first of which is the name of the program.
 #[must_use]
 pub fn settings_from<S: Settings>(arguments: impl IntoIterator<Item = OsString>) -> S {

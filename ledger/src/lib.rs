@@ -1,6 +1,7 @@
 //! What every process of the payment router shares: the vocabulary of payments, the journal that
 //! is the truth about them, and the words that the processes say to each other.
 
+pub mod check;
 pub mod clock;
 pub mod daemon;
 pub mod disk;

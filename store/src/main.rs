@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use ledger::check;
 use ledger::daemon::{
     EXIT_DATA, EXIT_SOFTWARE, abort_on_panic_after, create_files_privately, exit_code, settings,
-    settings_from, shutdown_signal, start_logging,
+    settings_from, settings_of_check, shutdown_signal, start_logging,
 };
 use store::suspicion::Suspicion;
 use store::{StoreError, StoreSettings};
@@ -14,6 +15,9 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|argument| argument == "audit") {
         return store::audit::main(&settings_from(arguments.into_iter().skip(1)));
+    }
+    if let Some(settings) = settings_of_check::<StoreSettings>() {
+        return check::exit(check::store(&settings.socket_path()));
     }
     let settings: StoreSettings = settings();
     start_logging(settings.log);

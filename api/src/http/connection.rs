@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
@@ -18,7 +19,7 @@ use ledger::socket::close_with;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::answers::{Answer, raw_error};
 use super::guard::{Expired, Guarded, Phase, SWEEP_INTERVAL, Watch};
@@ -48,7 +49,10 @@ pub struct Connections {
     watch: Watch,
     count: Cell<u32>,
     refusals_count: Cell<u32>,
+    /// No more connections are taken, and each answer is the last one of its connection.
     draining: Cell<bool>,
+    /// Idle connections are closed.
+    closing: Cell<bool>,
     sweeping: Cell<bool>,
     changed: Notify,
     ended: Notify,
@@ -80,6 +84,7 @@ impl Connections {
             count: Cell::new(0),
             refusals_count: Cell::new(0),
             draining: Cell::new(false),
+            closing: Cell::new(false),
             sweeping: Cell::new(false),
             changed: Notify::new(),
             ended: Notify::new(),
@@ -141,7 +146,10 @@ impl Connections {
             let (api, activity) = (Rc::clone(&self.api), Rc::clone(&activity));
             let answering = async move {
                 activity.enter(Phase::Reading);
-                let answer = api.answer(request, &activity).await;
+                let mut answer = api.answer(request, &activity).await;
+                if self.draining.get() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 activity.enter(Phase::Idle);
                 Ok::<Answer, Infallible>(answer)
             };
@@ -154,7 +162,7 @@ impl Connections {
             if let Some(expired) = activity.poll_expired(context) {
                 return Poll::Ready(End::Expired(expired));
             }
-            if self.draining.get() && !is_told {
+            if self.closing.get() && !is_told {
                 is_told = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
@@ -187,19 +195,28 @@ impl Connections {
         self.sweeping.set(false);
     }
 
-    /// Takes no more connections, answers what was asked, and waits until all are closed, at most
-    /// this long.
-    pub async fn drain(&self, limit: Duration) {
+    /// Takes no more connections, and waits until all are closed, at most as long as the limit.
+    ///
+    /// A client that finds a kept connection closed while it sends a request cannot know whether it was
+    /// taken in. So connections stay open for `linger` first, and each answer on them says that it is
+    /// the last; only those on which nothing was asked in that time are closed while they are idle.
+    pub async fn drain(&self, linger: Duration, limit: Duration) {
         self.draining.set(true);
         self.changed.notify_one();
+        let linger = linger.min(limit);
+        if timeout(linger, self.all_ended()).await.is_ok() {
+            return;
+        }
+        self.closing.set(true);
         self.watch.wake_all();
-        let all_ended = async {
-            while self.count.get() > 0 {
-                self.ended.notified().await;
-            }
-        };
-        if tokio::time::timeout(limit, all_ended).await.is_err() {
+        if timeout(limit.saturating_sub(linger), self.all_ended()).await.is_err() {
             tracing::warn!(count = self.count.get(), "ending with connections open");
+        }
+    }
+
+    async fn all_ended(&self) {
+        while self.count.get() > 0 {
+            self.ended.notified().await;
         }
     }
 }
