@@ -160,7 +160,10 @@ mod tests {
         http(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), well.port())).unwrap();
         let unwell = answering("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"error\":\"no\"}");
         let told = http(unwell).unwrap_err().to_string();
-        assert!(told.ends_with(r#"answers HTTP/1.1 503 Service Unavailable: {"error":"no"}"#), "{told}");
+        assert!(
+            told.ends_with(r#"answers HTTP/1.1 503 Service Unavailable: {"error":"no"}"#),
+            "{told}"
+        );
         assert!(http(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))).is_err());
     }
 

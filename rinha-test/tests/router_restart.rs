@@ -31,7 +31,9 @@ fn load_while_restarting(live: &Live, shape: Shape) -> Measured {
         });
         for api in ["api-1", "api-2"] {
             let before = meter.counts().accepted;
-            wait_for("a hundred payments more", || (meter.counts().accepted > before + 100).then_some(()));
+            wait_for("a hundred payments more", || {
+                (meter.counts().accepted > before + 100).then_some(())
+            });
             live.system().restart(api).unwrap();
             live.wait_until_it_answers();
         }

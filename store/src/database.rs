@@ -20,6 +20,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ledger::daemon::expecting_panics;
 use ledger::journal::Position;
@@ -45,6 +46,9 @@ type Bucket = (u64, Totals);
 /// How often sled writes what changed to the disk. Nothing depends on it but the time that the next
 /// start takes.
 const FLUSH_EVERY_MS: u64 = 1000;
+
+/// How long the end of a database is waited for.
+const TEARDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The end of the name of a view that was set aside.
 const SET_ASIDE_SUFFIX: &str = ".set-aside";
@@ -102,7 +106,8 @@ pub enum DatabaseError {
 
 /// The view.
 pub struct Database {
-    db: Db,
+    /// Taken only when this is dropped.
+    db: Option<Db>,
     path: PathBuf,
 }
 
@@ -166,12 +171,16 @@ impl Database {
         if !db.was_recovered() {
             db.insert(VERSION_KEY, &VERSION)?;
         }
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db: Some(db), path: path.to_owned() })
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().expect("it is there until this is dropped")
     }
 
     /// Checks that this version wrote the view, and that each level of the pyramid has the same totals.
     fn check(&self) -> Result<(), DatabaseError> {
-        let version = self.db.get(VERSION_KEY).map_err(|error| self.sled(error))?;
+        let version = self.db().get(VERSION_KEY).map_err(|error| self.sled(error))?;
         if version.is_none_or(|version| version != VERSION) {
             return Err(self.bad_value());
         }
@@ -200,7 +209,7 @@ impl Database {
     /// # Errors
     /// sled refuses, or holds something else.
     pub fn offset(&self, instance: u16) -> Result<Option<Position>, DatabaseError> {
-        let value = self.db.get(offset_key(instance)).map_err(|error| self.sled(error))?;
+        let value = self.db().get(offset_key(instance)).map_err(|error| self.sled(error))?;
         let Some(value) = value else { return Ok(None) };
         let bytes = value.as_ref().try_into().map_err(|_| self.bad_value())?;
         Ok(Some(Position::from_u64(u64::from_be_bytes(bytes))))
@@ -234,7 +243,7 @@ impl Database {
         }
         for ((processor, level, bucket), added) in above {
             let key = bucket_key(processor, level, bucket);
-            let totals = match self.db.get(key).map_err(|error| self.sled(error))? {
+            let totals = match self.db().get(key).map_err(|error| self.sled(error))? {
                 Some(value) => self.totals(&value)?.checked_add(added)?,
                 None => added,
             };
@@ -243,7 +252,7 @@ impl Database {
         for (instance, position) in offsets {
             batch.insert(&offset_key(instance), &position.to_u64().to_be_bytes());
         }
-        self.db.apply_batch(batch).map_err(|error| self.sled(error))
+        self.db().apply_batch(batch).map_err(|error| self.sled(error))
     }
 
     /// Packs payments of one processor and one bucket behind those that are there already, and gives
@@ -260,7 +269,7 @@ impl Database {
             added = added.checked_add(Totals::of_payment(payment.amount))?;
         }
         let key = bucket_key(processor, BOTTOM_LEVEL, bucket);
-        let before = self.db.get(key).map_err(|error| self.sled(error))?;
+        let before = self.db().get(key).map_err(|error| self.sled(error))?;
         let (totals, packed) = match &before {
             Some(value) => (self.totals(value)?.checked_add(added)?, &value[TOTALS_BYTES..]),
             None => (added, &[][..]),
@@ -332,7 +341,7 @@ impl Database {
         whole: Totals,
     ) -> Result<Totals, DatabaseError> {
         let key = bucket_key(processor, BOTTOM_LEVEL, pyramid::bucket(tick, BOTTOM_LEVEL));
-        let value = self.db.get(key).map_err(|error| self.sled(error))?;
+        let value = self.db().get(key).map_err(|error| self.sled(error))?;
         let value = value.ok_or_else(|| self.incomplete())?;
         let (mut before, mut all) = (Totals::default(), Totals::default());
         let (payments, _) = value.get(TOTALS_BYTES..).unwrap_or_default().as_chunks();
@@ -357,7 +366,7 @@ impl Database {
     ) -> Result<Vec<Bucket>, DatabaseError> {
         let from = bucket_key(processor, level, range.start);
         let to = bucket_key(processor, level, range.end);
-        let entries = self.db.range(from..to).map(|entry| {
+        let entries = self.db().range(from..to).map(|entry| {
             let (key, value) = entry.map_err(|error| self.sled(error))?;
             let number = key.last_chunk().ok_or_else(|| self.bad_value())?;
             Ok((u64::from_be_bytes(*number), self.totals(&value)?))
@@ -464,6 +473,32 @@ pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// sled's end waits for a thread of its own, and over damaged files that thread may never end. The view
+/// can be made again at any time, so nobody waits long for it.
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        if !ends_within(TEARDOWN_PATIENCE, move || drop(db)) {
+            tracing::warn!(
+                "the database {} does not come to its end and is left",
+                self.path.display()
+            );
+        }
+    }
+}
+
+/// Does some work on another thread, and gives whether it was done in time. If not, it goes on there.
+fn ends_within(patience: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+    let (done, ended) = crossbeam_channel::bounded(1);
+    let working = std::thread::Builder::new().name("sled-end".to_owned()).spawn(move || {
+        work();
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    // Without a thread the work is dropped, and a database with it.
+    working.is_err() || ended.recv_timeout(patience).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -526,7 +561,7 @@ mod tests {
         {
             let database = Database::open(&path, CACHE_BYTES).unwrap();
             database.apply(&mut [settled(0, 5, 1990)], [(1, place)]).unwrap();
-            database.db.flush().unwrap();
+            database.db().flush().unwrap();
         }
         let database = Database::open(&path, CACHE_BYTES).unwrap();
         assert_eq!(database.offset(1).unwrap(), Some(place));
@@ -559,18 +594,18 @@ mod tests {
         let expected = database.sum(span).unwrap();
         for level in BOTTOM_LEVEL..LEVELS_COUNT {
             let key = bucket_key(Processor::Default, level, pyramid::bucket(lost_tick, level));
-            let value = database.db.remove(key).unwrap().unwrap();
+            let value = database.db().remove(key).unwrap().unwrap();
             let is_missed = database.sum(span).is_err()
                 || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
             let mut wrong = value.to_vec();
             wrong.truncate(TOTALS_BYTES);
             wrong[TOTALS_BYTES - 1] ^= 1;
-            database.db.insert(key, wrong).unwrap();
+            database.db().insert(key, wrong).unwrap();
             let is_missed = database.sum(span).is_err()
                 || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
-            database.db.insert(key, value).unwrap();
+            database.db().insert(key, value).unwrap();
             assert_eq!(database.sum(span).unwrap(), expected);
         }
     }
@@ -608,7 +643,7 @@ mod tests {
                         .apply(&mut [settled(number, i64::from(number) * 40, 1990)], [])
                         .unwrap();
                 }
-                database.db.flush().unwrap();
+                database.db().flush().unwrap();
             }
             damage(&path);
             let database = Database::open(&path, CACHE_BYTES).unwrap();
@@ -629,5 +664,15 @@ mod tests {
                 std::fs::write(&path, bytes).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn what_does_not_end_is_not_waited_for() {
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        assert!(ends_within(Duration::from_mins(1), || ()));
+        assert!(!ends_within(Duration::from_millis(20), move || {
+            let _ = ended.recv();
+        }));
+        drop(end);
     }
 }
