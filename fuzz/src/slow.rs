@@ -79,7 +79,9 @@ pub fn json(bytes: &[u8]) -> Option<Value> {
         let mut without_escapes = bytes.to_vec();
         let mut rest = &mut without_escapes[..];
         while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
-            let escape_end = (at + 2).min(rest.len());
+            // The four that should be digits are passed over whatever they are, a quote even.
+            let length = if rest.get(at + 1) == Some(&b'u') { 6 } else { 2 };
+            let escape_end = (at + length).min(rest.len());
             rest[at..escape_end].fill(b'x');
             rest = &mut rest[escape_end..];
         }
