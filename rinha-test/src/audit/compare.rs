@@ -112,13 +112,15 @@ pub fn by_list(accepted: u64, books: [&[Recorded]; 2]) -> ById {
 }
 
 /// Compares by totals alone, where the processors list nothing: all that is known is how many came to
-/// their books.
+/// their books, which is at least what was accepted and at most what was posted.
 #[must_use]
-pub fn by_totals(accepted: u64, before: Books, after: Books) -> ById {
+pub fn by_totals(accepted: u64, posted: u64, before: Books, after: Books) -> ById {
     let settled = [0, 1].map(|side: usize| {
         after.processors[side].count.saturating_sub(before.processors[side].count)
     });
-    ById { settled, lost: accepted.saturating_sub(settled.iter().sum()), ..ById::default() }
+    let sum: u64 = settled.iter().sum();
+    let (lost, twice) = (accepted.saturating_sub(sum), sum.saturating_sub(posted));
+    ById { settled, lost, twice, ..ById::default() }
 }
 
 /// All totals at one moment, by [`Processor::index`].
@@ -304,7 +306,8 @@ mod tests {
             processors: [Totals { count, amount: Cents::new(1) }, Totals::default()],
             ..Books::default()
         };
-        assert_eq!(by_totals(3, books(10), books(12)).lost, 1);
-        assert!(by_totals(2, books(10), books(12)).is_right());
+        assert_eq!(by_totals(3, 3, books(10), books(12)).lost, 1);
+        assert_eq!(by_totals(1, 1, books(10), books(12)).twice, 1);
+        assert!(by_totals(1, 2, books(10), books(12)).is_right());
     }
 }

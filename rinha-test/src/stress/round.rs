@@ -188,7 +188,10 @@ fn put_under_load(
     let by_id = match lists {
         Some(lists) if seen.k6.is_some() => by_list(seen.accepted, lists),
         Some(lists) => by_id(&traffic.payments, &seen.measured.outcomes, lists),
-        None => by_totals(seen.accepted, before, settled.books),
+        None => {
+            let posted = seen.measured.counts.requested - seen.measured.counts.duplicates;
+            by_totals(seen.accepted, posted, before, settled.books)
+        }
     };
     let bounds = judge_bounds(plan, &bookkeepers, lists, &mut seen);
     load_floor(plan, &mut floor, traffic)?;

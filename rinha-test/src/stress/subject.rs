@@ -154,10 +154,21 @@ fn warn_without_box(error: &BoxError) {
 }
 
 /// A process or more of ours, in a box if there can be one.
+///
+/// Dropping it ends all processes, those that left their parents included if there is a box.
 pub struct Boxed {
-    // Ended before the box is removed.
-    system: System,
+    /// Taken only when this is dropped, before the box is removed.
+    system: Option<System>,
     group: Option<LimitBox>,
+}
+
+impl Drop for Boxed {
+    fn drop(&mut self) {
+        drop(self.system.take());
+        if let Some(group) = &self.group {
+            end_all(group.group());
+        }
+    }
 }
 
 impl Boxed {
@@ -173,7 +184,7 @@ impl Boxed {
     ) -> Result<Self, SystemError> {
         let group = make_box(limits, name);
         keeping.join = group.as_ref().map(|b| b.group().join_files()).unwrap_or_default();
-        Ok(Self { system: System::start(keeping, specs)?, group })
+        Ok(Self { system: Some(System::start(keeping, specs)?), group })
     }
 
     /// What it costs.
@@ -182,8 +193,8 @@ impl Boxed {
         if let Some(group) = &self.group {
             return Gauge::Groups(vec![group.group().clone()]);
         }
-        let status = |name: &str| self.system.status(name).ok()?.pid;
-        Gauge::Processes(self.system.names().filter_map(status).collect())
+        let status = |name: &str| self.system().status(name).ok()?.pid;
+        Gauge::Processes(self.system().names().filter_map(status).collect())
     }
 
     /// Whether it has a box.
@@ -192,12 +203,13 @@ impl Boxed {
         self.group.is_some()
     }
 
-    /// Ends all processes, those that left their parents included if there is a box.
-    pub fn end(self) {
-        self.system.shut_down();
-        if let Some(group) = &self.group {
-            end_all(group.group());
-        }
+    /// The processes.
+    ///
+    /// # Panics
+    /// Never: they are there until this is dropped.
+    #[must_use]
+    pub fn system(&self) -> &System {
+        self.system.as_ref().expect("it is there until this is dropped")
     }
 }
 
@@ -264,12 +276,13 @@ impl Ready {
         let Some(started) = self.started else {
             return Ok(());
         };
-        started.boxed.end();
-        started.simulators.shut_down();
-        let Some(stop) = &started.backend.stop else {
+        let Started { backend, boxed, simulators, .. } = started;
+        drop(boxed);
+        simulators.shut_down();
+        let Some(stop) = &backend.stop else {
             return Ok(());
         };
-        let failed = |end: String| SubjectError::Stop { name: started.backend.name.clone(), end };
+        let failed = |end: String| SubjectError::Stop { name: backend.name.clone(), end };
         match Command::new("/bin/sh").args(["-c", stop]).status() {
             Ok(status) if ExitStatus::success(&status) => Ok(()),
             Ok(status) => Err(failed(crate::up::process::describe_end(status))),
@@ -381,7 +394,7 @@ fn start(
             .boxed
             .system
             .names()
-            .find_map(|name| started.boxed.system.status(name).ok()?.last_end)
+            .find_map(|name| started.boxed.system().status(name).ok()?.last_end)
     };
     while let Err(missing) = missing() {
         let (name, log) = (backend.name.clone(), log_path.clone());
