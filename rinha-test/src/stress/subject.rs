@@ -389,13 +389,8 @@ fn start(
         None => Readiness::of(&topology).look(),
         Some(_) => answers(&url, &processors),
     };
-    let ended = || {
-        started
-            .boxed
-            .system
-            .names()
-            .find_map(|name| started.boxed.system().status(name).ok()?.last_end)
-    };
+    let system = started.boxed.system();
+    let ended = || system.names().find_map(|name| system.status(name).ok()?.last_end);
     while let Err(missing) = missing() {
         let (name, log) = (backend.name.clone(), log_path.clone());
         if let Some(end) = ended() {
