@@ -119,11 +119,15 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The peer is of another user, or cannot be told.
 pub fn check_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let peer = rustix::net::sockopt::socket_peercred(socket)?;
-    if is_trusted(peer.uid, rustix::process::geteuid()) {
+    // Not rustix' `socket_peercred`: a peer in another container has the pid 0 here, which its type
+    // cannot hold, so that it gives an error made of the other fields.
+    let socket = std::os::unix::net::UnixStream::from(socket.try_clone_to_owned()?);
+    socket.set_nonblocking(true)?;
+    let peer = Uid::from_raw(UnixStream::from_std(socket)?.peer_cred()?.uid());
+    if is_trusted(peer, rustix::process::geteuid()) {
         return Ok(());
     }
-    let what = format!("a process of user {} may not use this socket", peer.uid.as_raw());
+    let what = format!("a process of user {} may not use this socket", peer.as_raw());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
