@@ -7,6 +7,8 @@ WORKDIR /src
 # A target that is named keeps these flags from what runs at build time.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 ARG TARGET=x86_64-unknown-linux-gnu
+# A network that fails for a moment need not fail the build.
+ENV CARGO_NET_RETRY=10
 
 # Dependencies first, from the manifests alone: this layer is kept until one of them changes. What
 # the manifests name must be there, if only in name.
