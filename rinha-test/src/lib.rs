@@ -12,6 +12,7 @@ pub mod load;
 pub mod machine;
 pub mod report;
 pub mod route_lab;
+pub mod rules;
 pub mod scenario;
 pub mod score;
 pub mod simulate;

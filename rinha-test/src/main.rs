@@ -9,6 +9,7 @@ use ledger::daemon::{EXIT_USAGE, create_files_privately};
 use rinha_test::chaos::{self, ChaosSettings};
 use rinha_test::floor::{self, FloorSettings};
 use rinha_test::route_lab::{self, LabSettings};
+use rinha_test::rules::{self, RulesSettings};
 use rinha_test::simulate::{self, SimulateSettings};
 use rinha_test::stress;
 use rinha_test::stress::settings::{CompareSettings, RunSettings};
@@ -37,6 +38,8 @@ enum Command {
     Floor(FloorSettings),
     /// Try the router on seeded outages in simulated time, against the best that anyone could earn
     RouteLab(LabSettings),
+    /// Check a compose file against the contest's rules
+    Rules(RulesSettings),
     /// Let seeded faults and ends of processes befall the dispatch path in simulated time, and demand
     /// that each payment is recorded once
     Simulate(SimulateSettings),
@@ -94,6 +97,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::RouteLab(settings) => {
             route_lab::main(&settings).context("the laboratory's figures are lost")?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Rules(settings) => {
+            let kept = rules::main(&settings)?;
+            Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Simulate(settings) => {
             let all_kept = simulate::main(&settings);
