@@ -115,12 +115,20 @@ pub fn by_list(accepted: u64, books: [&[Recorded]; 2]) -> ById {
 /// their books, which is at least what was accepted and at most what was posted.
 #[must_use]
 pub fn by_totals(accepted: u64, posted: u64, before: Books, after: Books) -> ById {
-    let settled = [0, 1].map(|side: usize| {
-        after.processors[side].count.saturating_sub(before.processors[side].count)
-    });
+    let settled = increase(after.processors, before.processors).map(|totals| totals.count);
     let sum: u64 = settled.iter().sum();
     let (lost, twice) = (accepted.saturating_sub(sum), sum.saturating_sub(posted));
     ById { settled, lost, twice, ..ById::default() }
+}
+
+/// What has come to totals since, by [`Processor::index`]. Books that were emptied meanwhile have no
+/// more requests than before, and fewer cents.
+#[must_use]
+pub fn increase(after: [Totals; 2], before: [Totals; 2]) -> [Totals; 2] {
+    [0, 1].map(|side: usize| Totals {
+        count: after[side].count.saturating_sub(before[side].count),
+        amount: Cents::new(after[side].amount.get() - before[side].amount.get()),
+    })
 }
 
 /// All totals at one moment, by [`Processor::index`].
@@ -155,19 +163,12 @@ impl Books {
     /// had forgotten payments even then, and the books still differ.
     #[must_use]
     pub fn to_compare(&self, before: &Self) -> Self {
-        let increase = |after: Totals, before: Totals| Totals {
-            count: after.count.saturating_sub(before.count),
-            amount: Cents::new(after.amount.get() - before.amount.get()),
-        };
         if !before.processor_forgot() || self.are_equal() {
             return *self;
         }
-        let increases = |after: [Totals; 2], before: [Totals; 2]| {
-            [increase(after[0], before[0]), increase(after[1], before[1])]
-        };
         Self {
-            ours: increases(self.ours, before.ours),
-            processors: increases(self.processors, before.processors),
+            ours: increase(self.ours, before.ours),
+            processors: increase(self.processors, before.processors),
         }
     }
 

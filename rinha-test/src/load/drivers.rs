@@ -218,7 +218,7 @@ async fn keep_beat(shared: Rc<Shared>, beat: Rc<Beat>, pacer: Pacer, connections
 async fn post_when_due(shared: Rc<Shared>, beat: Rc<Beat>) {
     let mut client = Client::new(Rc::clone(&shared));
     // Not at the expense of the first payment. If it fails here, that payment tries again.
-    client.connect(shared.traffic.timeout).await;
+    let _ = client.connect(shared.traffic.timeout).await;
     while let Ok(permit) = beat.due.acquire().await {
         permit.forget();
         let number = beat.taken.get();
@@ -245,14 +245,14 @@ async fn flood(shared: Rc<Shared>, until: Until) {
     };
     while !is_over() {
         // Only before a payment is spent on it can a connection be waited for.
-        if let Err(cause) = client.connect_or_why(FLOOD_CONNECT_PATIENCE).await {
+        if let Err(cause) = client.connect(FLOOD_CONNECT_PATIENCE).await {
             let authority = shared.authority.clone();
             return shared.fail(LoadError::Connect { authority, cause });
         }
         if is_over() {
             return;
         }
-        client.post(shared.turn(), None, Duration::ZERO).await;
+        client.post_here(shared.turn(), shared.clock.elapsed()).await;
     }
 }
 
@@ -268,12 +268,8 @@ impl Client {
         Self { shared, connection: None, had_connection: false }
     }
 
-    /// Sees to a connection. Gives whether there is one.
-    async fn connect(&mut self, patience: Duration) -> bool {
-        self.connect_or_why(patience).await.is_ok()
-    }
-
-    async fn connect_or_why(&mut self, patience: Duration) -> Result<(), String> {
+    /// Sees to a connection, or says why there is none.
+    async fn connect(&mut self, patience: Duration) -> Result<(), String> {
         if let Some(connection) = &mut self.connection {
             if connection.is_open().await {
                 return Ok(());
@@ -302,21 +298,24 @@ impl Client {
         }
     }
 
-    /// Posts a payment and writes down what became of it. Its time counts from the moment at which it
-    /// was due, if there is one.
+    /// Sees to a connection, posts a payment and writes down what became of it. Its time counts from
+    /// the moment at which it was due, if there is one.
     async fn post(&mut self, turn: Turn, due: Option<Duration>, connect_patience: Duration) {
+        // Without a connection it is written down as not sent.
+        let _ = self.connect(connect_patience).await;
+        let begun = due.unwrap_or_else(|| self.shared.clock.elapsed());
+        self.post_here(turn, begun).await;
+    }
+
+    /// Posts a payment on the connection there is, and writes down what became of it.
+    async fn post_here(&mut self, turn: Turn, begun: Duration) {
         let shared = Rc::clone(&self.shared);
         let clock = &shared.clock;
         let Traffic { payments, timeout: patience, .. } = shared.traffic;
         let body = Bytes::from(payments.body(turn.number));
-        // A connection that is there needs no patience, only a look.
-        if self.connection.is_some() || !connect_patience.is_zero() {
-            self.connect(connect_patience).await;
-        }
         let Some(connection) = &mut self.connection else {
             return shared.meter.record(turn.number, Outcome::NotSent, None, turn.is_first);
         };
-        let begun = due.unwrap_or_else(|| clock.elapsed());
         let answer = timeout(patience, connection.post(body, turn.piece_bytes)).await;
         let took = clock.elapsed().saturating_sub(begun);
         let (outcome, reusable) = match answer {

@@ -24,15 +24,21 @@ pub enum ContainersError {
     Hidden(String),
 }
 
-/// The group of a running container, by its name or id.
+/// What docker is asked: the pid, and the name of the compose service, or else of the container.
+const FORMAT: &str =
+    r#"{{.State.Pid}} {{or (index .Config.Labels "com.docker.compose.service") .Name}}"#;
+
+/// The group of a running container, by its name or id, and what to call it.
 ///
 /// # Errors
 /// There is none, or it cannot be seen from here.
-pub fn group(name: &str) -> Result<Group, ContainersError> {
+pub fn group(name: &str) -> Result<(String, Group), ContainersError> {
     let output = Command::new("docker")
-        .args(["inspect", "--type", "container", "--format", "{{.State.Pid}}", name])
+        .args(["inspect", "--type", "container", "--format", FORMAT, name])
         .output()?;
-    let pid = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0);
+    let answer = String::from_utf8_lossy(&output.stdout);
+    let (pid, full_name) = answer.trim().split_once(' ').unwrap_or_default();
+    let pid = pid.parse().unwrap_or(0);
     if pid == 0 {
         let answer = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         let answer = if answer.is_empty() { "it does not run".to_owned() } else { answer };
@@ -41,5 +47,5 @@ pub fn group(name: &str) -> Result<Group, ContainersError> {
     let hidden = || ContainersError::Hidden(name.to_owned());
     let group = Group::of_process(pid).ok_or_else(hidden)?;
     group.usage().map_err(|_| hidden())?;
-    Ok(group)
+    Ok((full_name.trim_start_matches('/').to_owned(), group))
 }

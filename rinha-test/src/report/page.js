@@ -88,6 +88,9 @@ function showReport(data) {
   }
 
   function showProcesses(round) {
+    byId('groups').hidden = round.groups.length < 2;
+    fill(byId('groups').querySelector('table'), ['container', 'own memory, at most', 'with page cache, at most', 'CPU', 'throttled periods'],
+      round.groups.map((g) => [g.name, shown(g.anonymous_bytes, 'bytes'), shown(g.memory_bytes, 'bytes'), `${g.cpu_s.toFixed(2)} s`, `${g.throttled_periods}`]));
     byId('processes').hidden = round.processes.length === 0;
     fill(byId('processes').querySelector('table'), ['process', 'own memory, at most', 'mapped files, at most', 'CPU'],
       round.processes.map((p) => [p.name, shown(p.anonymous_bytes, 'bytes'), shown(p.file_bytes, 'bytes'), `${p.cpu_s.toFixed(2)} s`]));

@@ -22,7 +22,7 @@ enum Unit {
 }
 
 /// The rows: key, name, unit, and whether it is shown only where it says something.
-const ROWS: [(&str, &str, Unit, bool); 29] = [
+const ROWS: [(&str, &str, Unit, bool); 30] = [
     ("score", "score", Unit::Money, false),
     ("net", "net", Unit::Money, false),
     ("bonus", "bonus", Unit::Share, false),
@@ -50,6 +50,7 @@ const ROWS: [(&str, &str, Unit, bool); 29] = [
     ("books_equal", "books equal", Unit::Truth, false),
     ("cpu_us_per_payment", "CPU per payment", Unit::Microseconds, false),
     ("memory_peak_bytes", "own memory, peak", Unit::Mebibytes, false),
+    ("memory_with_cache_peak_bytes", "with page cache, peak", Unit::Mebibytes, false),
     ("throttled_periods", "throttled periods", Unit::Count, false),
     ("right", "all is right", Unit::Truth, false),
 ];
@@ -73,6 +74,9 @@ const NAME_WIDTH: usize = 22;
 
 /// Columns of a figure, at least.
 const FIGURE_WIDTH: usize = 16;
+
+/// Columns of a figure of a container.
+const GROUP_FIGURE_WIDTH: usize = 11;
 
 /// A table of systems side by side, or of one.
 #[must_use]
@@ -119,6 +123,9 @@ pub fn table(summaries: &[Summary]) -> String {
         out.push('\n');
     }
     for summary in summaries {
+        push_groups(&mut out, summary);
+    }
+    for summary in summaries {
         for finding in summary.rounds.iter().flat_map(|round| &round.findings) {
             push(&mut out, format_args!("{}: {finding}\n", summary.subject));
         }
@@ -127,6 +134,37 @@ pub fn table(summaries: &[Summary]) -> String {
         out.push_str("better and worse: in every round than the first in any of its own\n");
     }
     out
+}
+
+/// What each container of the last round cost, where there are several. A box alone is what the
+/// figures above tell of.
+// Bytes of memory are far below 2^52.
+#[allow(clippy::cast_precision_loss)]
+fn push_groups(out: &mut String, summary: &Summary) {
+    let groups = summary.rounds.last().map_or(&[][..], |round| &round.groups);
+    if groups.len() < 2 {
+        return;
+    }
+    let header = ["CPU", "own memory", "with cache", "throttled"];
+    push(out, format_args!("{:NAME_WIDTH$}", "container"));
+    for name in header {
+        push(out, format_args!(" {name:>GROUP_FIGURE_WIDTH$}"));
+    }
+    out.push('\n');
+    for group in groups {
+        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        let shown = [
+            format!("{:.2} s", group.cpu_s),
+            mebibytes(group.anonymous_bytes),
+            mebibytes(group.memory_bytes),
+            group.throttled_periods.to_string(),
+        ];
+        push(out, format_args!("{:NAME_WIDTH$}", group.name));
+        for figure in shown {
+            push(out, format_args!(" {figure:>GROUP_FIGURE_WIDTH$}"));
+        }
+        out.push('\n');
+    }
 }
 
 /// Whether a system is better or worse than the first beyond all that the rounds of either spread.
@@ -179,6 +217,7 @@ fn push(out: &mut String, what: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::gauge::GroupPeak;
     use crate::stress::figures::{Figures, Round};
 
     fn summary(name: &str, p99s_ms: &[f64], finding: Option<&str>) -> Summary {
@@ -200,6 +239,24 @@ mod tests {
         );
         assert!(text.contains("score                            100.50\n"), "{text}");
         assert!(!text.contains("fine") && !text.contains("CPU"), "{text}");
+    }
+
+    #[test]
+    fn each_container_is_shown_with_what_it_cost() {
+        let mut one = summary("a", &[1.0], None);
+        let group = |name: &str| GroupPeak {
+            name: name.to_owned(),
+            anonymous_bytes: 2 << 20,
+            memory_bytes: 5 << 20,
+            cpu_s: 1.5,
+            throttled_periods: 7,
+        };
+        one.rounds[0].groups = vec![group("box")];
+        assert!(!table(&[one.clone()]).contains("container"));
+        one.rounds[0].groups = vec![group("lb"), group("store")];
+        let text = table(&[one]);
+        let line = "store                       1.50 s     2.0 MiB     5.0 MiB           7\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

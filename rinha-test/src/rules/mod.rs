@@ -146,8 +146,8 @@ pub fn main(settings: &RulesSettings) -> Result<bool, RulesError> {
     let path = &settings.file;
     let text = std::fs::read_to_string(path)
         .map_err(|cause| RulesError::Read { path: path.clone(), cause })?;
-    let compose = Compose::parse(&text)
-        .map_err(|cause| RulesError::Compose { path: path.clone(), cause })?;
+    let compose =
+        Compose::parse(&text).map_err(|cause| RulesError::Compose { path: path.clone(), cause })?;
     let broken = check(&compose, settings.published);
     let Sums { nano_cpus, memory_bytes } = sums(&compose);
     println!(

@@ -100,7 +100,10 @@ fn nothing_is_privileged_or_replicated() {
     assert_eq!(lb("privileged: false"), []);
     assert_eq!(lb("scale: 2"), [Broken::Replicas(name("lb"))]);
     assert_eq!(
-        broken("{ resources: { limits: { cpus: 0.1", "{ replicas: 2, resources: { limits: { cpus: 0.1"),
+        broken(
+            "{ resources: { limits: { cpus: 0.1",
+            "{ replicas: 2, resources: { limits: { cpus: 0.1"
+        ),
         [Broken::Replicas(name("lb"))]
     );
 }
@@ -114,10 +117,7 @@ fn images_are_published_ones_for_the_contests_machine() {
         assert_eq!(found, [Broken::NotPublished(name("lb"), name(wrong))]);
     }
     assert_eq!(image("    image: \"registry.example:5000/someone/router:1\"\n"), []);
-    assert_eq!(
-        image("    image: someone/router:1\n    build: .\n"),
-        [Broken::Built(name("lb"))]
-    );
+    assert_eq!(image("    image: someone/router:1\n    build: .\n"), [Broken::Built(name("lb"))]);
     assert_eq!(
         broken("linux/amd64", "linux/arm64"),
         [Broken::Platform(name("store"), name("linux/arm64"))]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::timeline::{AuditSeen, StageSeen};
-use crate::machine::gauge::ProcessPeak;
+use crate::machine::gauge::{GroupPeak, ProcessPeak};
 
 /// The figures of a round. Their names are the keys of `result.json`, and stay as they are; what
 /// cannot be known is `null`. Money is in whole units with two decimal places.
@@ -78,6 +78,8 @@ pub struct Figures {
     pub memory_peak_bytes: Option<u64>,
     /// The most page cache that was counted to it.
     pub memory_cache_peak_bytes: Option<u64>,
+    /// The most of both at the same moment, which the limits count.
+    pub memory_with_cache_peak_bytes: Option<u64>,
     /// Periods of 100 ms in which it used up its CPU quota.
     pub throttled_periods: Option<u64>,
     /// Time that it spent waiting because of that.
@@ -193,6 +195,8 @@ pub struct Round {
     pub latency: Vec<Percentile>,
     /// The same of the floor.
     pub floor_latency: Vec<Percentile>,
+    /// The containers of the system, or its box.
+    pub groups: Vec<GroupPeak>,
     /// The processes of the system.
     pub processes: Vec<ProcessPeak>,
 }

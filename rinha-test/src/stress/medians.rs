@@ -5,7 +5,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 use super::figures::Round;
 
 /// Figures of which the largest of all rounds counts, not the median: one fault is a fault.
-const WORST: [&str; 14] = [
+const WORST: [&str; 15] = [
     "inconsistencies",
     "inconsistencies_rehearsal",
     "lag",
@@ -20,6 +20,7 @@ const WORST: [&str; 14] = [
     "unwanted",
     "bounds_wrong",
     "memory_peak_bytes",
+    "memory_with_cache_peak_bytes",
 ];
 
 /// Figures that are bad if a single round says so, and those that are good only if all do.

@@ -18,7 +18,7 @@ use super::subject::{Ready, Subject, Surroundings, folder_bytes};
 use super::timeline::{AuditSeen, Back, Others, StageSeen, Timeline, ask_all, configure};
 use super::watch::Watch;
 use crate::audit::bounds::{self, Answered, BoundsFound};
-use crate::audit::compare::{Books, ById, by_id, by_list, by_totals};
+use crate::audit::compare::{Books, ById, by_id, by_list, by_totals, increase};
 use crate::audit::settle::{Bookkeepers, Settled, wait};
 use crate::books::processor::{ProcessorAdmin, Recorded};
 use crate::books::router::Router;
@@ -173,7 +173,7 @@ fn put_under_load(
     })?;
     watch.end();
     plan.check_stop()?;
-    let cost = ready.gauge.read().map(|reading| reading.total);
+    let cost = watch.read_gauge();
     let disk = ready.data.as_deref().map(folder_bytes);
     let last = match (&seen.k6, at_once) {
         (Some(k6), _) => k6.last(),
@@ -220,6 +220,7 @@ fn put_under_load(
         samples: watch.samples,
         latency: percentiles(&seen.measured.latency_ns),
         floor_latency,
+        groups: watch.peaks.groups(),
         processes: watch.peaks.processes(),
     })
 }
@@ -370,13 +371,6 @@ fn last_window(plan: &Plan, others: &Others, start: TimestampMs) -> ([Totals; 2]
     (totals.ours, totals.failures)
 }
 
-fn increase(after: [Totals; 2], before: [Totals; 2]) -> [Totals; 2] {
-    [0, 1].map(|side: usize| Totals {
-        count: after[side].count.saturating_sub(before[side].count),
-        amount: ledger::Cents::new(after[side].amount.get() - before[side].amount.get()),
-    })
-}
-
 /// What the processors list, by [`Processor::index`]; nothing if one of them does not.
 fn lists(processors: &[ProcessorAdmin; 2]) -> Result<Option<[Vec<Recorded>; 2]>, StressError> {
     let [default, fallback] = Processor::ALL.map(|processor| processors[processor.index()].books());
@@ -451,7 +445,10 @@ fn add_costs(
     figures.memory_peak_bytes = Some(peak.anonymous_bytes.max(after.anonymous_bytes));
     if is_exact {
         figures.memory_cache_peak_bytes = Some(peak.cache_bytes);
-        figures.throttled_periods = Some(after.throttled_periods - before.throttled_periods);
+        let at_end = after.anonymous_bytes + after.cache_bytes;
+        figures.memory_with_cache_peak_bytes = Some(watch.peaks.memory_bytes.max(at_end));
+        figures.throttled_periods =
+            Some(after.throttled_periods.saturating_sub(before.throttled_periods));
         let throttled = after.throttled.saturating_sub(before.throttled);
         figures.throttled_ms = Some(throttled.as_secs_f64() * 1e3);
     }

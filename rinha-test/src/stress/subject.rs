@@ -191,7 +191,7 @@ impl Boxed {
     #[must_use]
     pub fn gauge(&self) -> Gauge {
         if let Some(group) = &self.group {
-            return Gauge::Groups(vec![group.group().clone()]);
+            return Gauge::Groups(vec![("box".to_owned(), group.group().clone())]);
         }
         let status = |name: &str| self.system().status(name).ok()?.pid;
         Gauge::Processes(self.system().names().filter_map(status).collect())
@@ -415,7 +415,7 @@ fn start(
 
 fn command_spec(backend: &Backend, command: &str, processors: &[String; 2]) -> ProcessSpec {
     let [default, fallback] = processors;
-    // `exec`, so that the signal to end reaches the program itself where it is a single one.
+    // The signal to end reaches the shell alone; what it leaves behind is ended with the box.
     let words = [
         format!("DEFAULT_URL={default}"),
         format!("FALLBACK_URL={fallback}"),

@@ -11,7 +11,7 @@ use ledger::clock::Monotonic;
 use super::figures::Sample;
 use super::judge::{milliseconds, net, quantile_ms, rate};
 use super::subject::folder_bytes;
-use crate::audit::Books;
+use crate::audit::compare::{Books, increase};
 use crate::books::processor::ProcessorAdmin;
 use crate::load::Meter;
 use crate::load::meter::Counts;
@@ -62,8 +62,7 @@ impl Watch {
         before: Books,
         duration: Duration,
     ) -> Self {
-        let last_usage = gauge.read().map(|reading| reading.total);
-        Self {
+        let mut watch = Self {
             meter,
             processors,
             gauge,
@@ -75,11 +74,20 @@ impl Watch {
             next: INTERVAL_MIN,
             last_at: Duration::ZERO,
             last_counts: Counts::default(),
-            last_usage,
+            last_usage: None,
             samples: Vec::new(),
             peaks: Peaks::default(),
             progress: Progress::start(),
-        }
+        };
+        watch.last_usage = watch.read_gauge();
+        watch
+    }
+
+    /// What the system costs, which the peaks take in.
+    pub(super) fn read_gauge(&mut self) -> Option<GroupUsage> {
+        let reading = self.gauge.read()?;
+        self.peaks.see(&reading);
+        Some(reading.total)
     }
 
     /// Takes a sample if it is time, and shows how far it is.
@@ -106,11 +114,7 @@ impl Watch {
         let passed = now.saturating_sub(self.last_at);
         let counts = window.counts;
         let before = self.last_counts;
-        let reading = self.gauge.read();
-        if let Some(reading) = &reading {
-            self.peaks.see(reading);
-        }
-        let usage = reading.map(|reading| reading.total);
+        let usage = self.read_gauge();
         let cpus = usage.zip(self.last_usage).map(|(usage, last)| {
             usage.cpu.saturating_sub(last.cpu).as_secs_f64() / passed.as_secs_f64()
         });
@@ -151,16 +155,11 @@ impl Watch {
 
     /// What the processors recorded since the start.
     fn recorded(&self) -> Option<[Totals; 2]> {
-        let mut recorded = [Totals::default(); 2];
+        let mut now = [Totals::default(); 2];
         for (side, admin) in self.processors.iter().enumerate() {
-            let now = admin.summary(ledger::RangeMs::ALL).ok()?;
-            let before = self.before.processors[side];
-            recorded[side] = Totals {
-                count: now.count.saturating_sub(before.count),
-                amount: ledger::Cents::new(now.amount.get() - before.amount.get()),
-            };
+            now[side] = admin.summary(ledger::RangeMs::ALL).ok()?;
         }
-        Some(recorded)
+        Some(increase(now, self.before.processors))
     }
 
     fn describe(&self, phase: &str, stage: Option<Stage>, sample: &Sample) -> String {

@@ -1,0 +1,263 @@
+//! The two compose files in containers of the test's own, and what tests ask of them.
+//!
+//! Projects, ports, network and volume are the tests' own, so that a system of the user's that runs
+//! meanwhile is left alone. A lock lets one test at a time have them, of whichever process: what it
+//! finds there was left by a run that was killed, and is removed.
+
+// What cannot go on here should fail its test.
+#![allow(clippy::unwrap_used)]
+
+pub mod load;
+pub mod service;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use ledger::clock::Monotonic;
+use ledger::{Processor, RangeMs};
+use rinha_test::audit::settle::Bookkeepers;
+use rinha_test::books::processor::{FIRST_TOKEN, ProcessorAdmin};
+use rinha_test::books::router::Router;
+use rinha_test::up::ports::{self, FreePorts};
+
+/// After this long a test gives up. No test depends on how much sooner a thing happens.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// How often something is looked for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The router's services, in the order in which they are started.
+pub const SERVICES: [&str; 4] = ["store", "api-1", "api-2", "lb"];
+
+/// The compose project of the router, and that of the processors, whose network has the same name.
+const ROUTER: &str = "payment-router-test";
+const PROCESSORS: &str = "payment-router-test-processors";
+
+/// What scripts/image.sh ends with where there can be no image.
+const EXIT_UNAVAILABLE: i32 = 69;
+
+/// Looks until there is something to see.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let clock = Monotonic::start();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(clock.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// What there is to run containers with.
+struct Engine {
+    /// `docker compose`, or `docker-compose` where there is no plugin.
+    compose: &'static [&'static str],
+    image: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn succeeds(words: &[&str]) -> bool {
+    Command::new(words[0]).args(&words[1..]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Runs a command, which must succeed, and gives what it prints.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let Output { status, stderr, .. } = output;
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{command:?}: {status}\n{text}{stderr}");
+    text.trim().to_owned()
+}
+
+fn docker(arguments: &[&str]) -> String {
+    run(Command::new("docker").args(arguments))
+}
+
+/// Finds it, or says why the test is skipped.
+fn engine() -> Option<Engine> {
+    if !succeeds(&["docker", "version"]) {
+        eprintln!("skipped: no Docker engine answers");
+        return None;
+    }
+    let composes: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
+    let works = |words: &&&[&str]| succeeds(&[words, &["version"][..]].concat());
+    let Some(compose) = composes.iter().find(works) else {
+        eprintln!("skipped: there is neither docker compose nor docker-compose");
+        return None;
+    };
+    // scripts/test.sh has built it before; it is only built here if a test is run by itself.
+    let output = Command::new(root().join("scripts/image.sh")).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(EXIT_UNAVAILABLE) {
+        eprintln!("skipped: {stderr}");
+        return None;
+    }
+    assert!(output.status.success(), "there is no image: {stderr}");
+    let image = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    Some(Engine { compose, image })
+}
+
+/// A router and its processors in containers.
+pub struct Containers {
+    engine: Engine,
+    ports: FreePorts<3>,
+    /// What was cleaned up before the lock is given back.
+    _lock: File,
+}
+
+impl Containers {
+    /// Brings all up, and waits until all of it answers; nothing where there is no Docker engine.
+    pub fn up() -> Option<Self> {
+        let path = std::env::temp_dir().join("payment-router-test-containers.lock");
+        let lock = File::options().create(true).append(true).open(path).unwrap();
+        lock.lock().unwrap();
+        let engine = engine()?;
+        clean();
+        let containers = Self { engine, ports: ports::free().unwrap(), _lock: lock };
+        containers.compose(PROCESSORS, &["up", "-d", "--no-build"]);
+        containers.bring_up();
+        Some(containers)
+    }
+
+    /// Brings the router up, and waits until all of it answers. Gives the time from the moment at
+    /// which the last of its containers was started.
+    pub fn bring_up(&self) -> Duration {
+        self.compose(ROUTER, &["up", "-d", "--no-build"]);
+        let clock = Monotonic::start();
+        for service in SERVICES {
+            service::wait_until_well(service);
+        }
+        wait_for("the processors", || {
+            let answers = |p: &ProcessorAdmin| p.summary(RangeMs::ALL).is_ok();
+            self.bookkeepers().processors.iter().all(answers).then_some(())
+        });
+        wait_for("the balancer to know both APIs", || {
+            ["api-1", "api-2"]
+                .iter()
+                .all(|api| service::connections_of_balancer(api) > 0)
+                .then_some(())
+        });
+        clock.elapsed()
+    }
+
+    /// Ends the router's containers, and keeps their volume.
+    pub fn take_down(&self) {
+        self.compose(ROUTER, &["down"]);
+    }
+
+    /// Ends a service and starts it again, as `docker compose restart` does.
+    pub fn restart(&self, service: &str) {
+        self.compose(ROUTER, &["restart", service]);
+        service::wait_until_well(service);
+    }
+
+    fn compose(&self, project: &str, arguments: &[&str]) -> String {
+        let file =
+            if project == ROUTER { "compose.yaml" } else { "payment-processor/compose.yaml" };
+        let [router, default, fallback] = self.ports.ports.map(|port| port.to_string());
+        let [program, words @ ..] = self.engine.compose else { unreachable!("it has a program") };
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .args(["-p", project, "-f", file])
+            .args(arguments)
+            .current_dir(root())
+            .env("ROUTER_IMAGE", &self.engine.image)
+            .env("ROUTER_PORT", router)
+            .env("DEFAULT_PORT", default)
+            .env("FALLBACK_PORT", fallback)
+            .env("PROCESSOR_NETWORK", PROCESSORS)
+            .env("ALLOW_PURGE", "true")
+            // An engine on a busy disk may take longer than the minute that is usual.
+            .env("COMPOSE_HTTP_TIMEOUT", PATIENCE.as_secs().to_string());
+        for variable in ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"] {
+            command.env_remove(variable);
+        }
+        run(&mut command)
+    }
+
+    /// Where the router takes payments: `host:port`.
+    pub fn authority(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.ports[0])
+    }
+
+    /// Where the router and the processors are asked.
+    pub fn urls(&self) -> [String; 3] {
+        self.ports.ports.map(|port| format!("http://127.0.0.1:{port}"))
+    }
+
+    /// The name of the image.
+    pub fn image(&self) -> &str {
+        &self.engine.image
+    }
+
+    /// Everyone who keeps books.
+    pub fn bookkeepers(&self) -> Bookkeepers {
+        let [router, processors @ ..] = self.urls();
+        Bookkeepers {
+            router: Router::new(router),
+            processors: Processor::ALL
+                .map(|p| ProcessorAdmin::new(&processors[p.index()], FIRST_TOKEN)),
+        }
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for service in SERVICES {
+                for id in service::ids(service) {
+                    eprintln!("the end of the log of {service}:");
+                    // Another panic here would keep all that follows from being removed.
+                    let _ = Command::new("docker").args(["logs", "--tail", "30", &id]).status();
+                }
+            }
+        }
+        clean();
+    }
+}
+
+/// What docker lists of a project.
+fn listed(arguments: &[&str], project: &str) -> Vec<String> {
+    let project = format!("label=com.docker.compose.project={project}");
+    let output = Command::new("docker").args(arguments).args(["-q", "--filter", &project]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Removes all that tests made, and what a killed run left.
+fn clean() {
+    let kinds: [(&[&str], &[&str]); 3] = [
+        (&["ps", "-a"], &["rm", "--force", "--volumes"]),
+        (&["network", "ls"], &["network", "rm"]),
+        (&["volume", "ls"], &["volume", "rm", "--force"]),
+    ];
+    let clock = Monotonic::start();
+    loop {
+        let mut is_clean = true;
+        // The router first: its containers are on the processors' network.
+        for project in [ROUTER, PROCESSORS] {
+            for (listing, removal) in kinds {
+                let found = listed(listing, project);
+                if !found.is_empty() {
+                    is_clean = false;
+                    // What is still in use is tried again.
+                    let _ = Command::new("docker").args(removal).args(&found).output();
+                }
+            }
+        }
+        if is_clean {
+            return;
+        }
+        if clock.elapsed() > PATIENCE {
+            return eprintln!("containers of {ROUTER} cannot be removed");
+        }
+        std::thread::sleep(POLL);
+    }
+}
