@@ -23,8 +23,9 @@ A system of its own is built, started on a temporary folder with simulated proce
 system there is used, and its processors are set back at the end. The contest empties all books
 first, so a system that is used for it must allow that (scripts/up.sh --allow-purge).
 
-With --docker the two compose files are built and brought up, the containers are measured, and all is
-taken down again, its volume included. It needs the ports 8001, 8002 and 9999.
+With --docker the two compose files are brought up under names of their own, with an image of these
+sources and an empty volume; each container is measured, and all is taken down again. It needs the
+ports 8001, 8002 and 9999, or those that DEFAULT_PORT, FALLBACK_PORT and ROUTER_PORT name.
 
   --client k6        let k6 run the contest; it is installed where it is missing
   --set KEY=VALUE    change a setting of the scenario: --set load.seconds=10
@@ -59,34 +60,47 @@ compose() {
   fi
 }
 
+# A project and a network of the run's own: one of the user's keeps its volume.
+readonly PROJECT=payment-router-stress
+router() {
+  compose -p "$PROJECT" "$@"
+}
+processors() {
+  compose -p "$PROJECT-processors" -f payment-processor/compose.yaml "$@"
+}
+
 # shellcheck disable=SC2317 # It is called by the trap.
 take_down() {
   if [[ -n $load ]]; then
     kill "$load" 2>/dev/null || true
     wait "$load" || true
   fi
-  compose down --volumes --timeout 20 || true
-  compose -f payment-processor/compose.yaml down --timeout 20 || true
+  router down --volumes --timeout 20 || true
+  processors down --timeout 20 || true
 }
 
 load=''
 readonly READY_SECONDS=60
 bring_up() {
-  export ALLOW_PURGE=true
-  compose -f payment-processor/compose.yaml up -d --build
-  compose up -d --build
+  processors up -d --no-build
+  router up -d --no-build
   for _ in $(seq $((READY_SECONDS * 20))); do
-    if curl --silent --fail --output /dev/null http://127.0.0.1:9999/payments-summary; then
+    if curl --silent --fail --output /dev/null "$url/payments-summary"; then
       return
     fi
     sleep 0.05
   done
-  compose logs --tail=20 >&2
-  echo "the containers do not answer on port 9999" >&2
+  router logs --tail=20 >&2
+  echo "the containers do not answer on $url" >&2
   exit 1
 }
 
-cargo build --release --locked --workspace --bins
+# The containers' programs are in their image.
+packages=(--workspace)
+if [[ -n $in_docker ]]; then
+  packages=(--package rinha-test)
+fi
+cargo build --release --locked "${packages[@]}" --bins
 previous=''
 for argument in "$@"; do
   if [[ $argument == --client=k6 || $previous$argument == --clientk6 ]]; then
@@ -97,18 +111,26 @@ for argument in "$@"; do
 done
 readonly RINHA_TEST="${CARGO_TARGET_DIR:-target}/release/rinha-test"
 if [[ -n $in_docker ]]; then
+  url="http://127.0.0.1:${ROUTER_PORT:-9999}"
+  ROUTER_IMAGE=$(scripts/image.sh)
+  export ROUTER_IMAGE ALLOW_PURGE=true PROCESSOR_NETWORK=$PROJECT-processors
+  "$RINHA_TEST" rules compose.yaml
   trap take_down EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
+  # What a killed run left is no part of this one.
+  take_down >/dev/null 2>&1
   bring_up
   code=0
   # A signal has its effect while this shell waits, and only after a program that it runs itself.
-  "$RINHA_TEST" run "$@" --against http://127.0.0.1:9999 \
-    --containers "$(compose ps -q | paste -sd,)" &
+  "$RINHA_TEST" run "$@" --against "$url" \
+    --default-url "http://127.0.0.1:${DEFAULT_PORT:-8001}" \
+    --fallback-url "http://127.0.0.1:${FALLBACK_PORT:-8002}" \
+    --containers "$(router ps -q | paste -sd,)" &
   load=$!
   wait "$load" || code=$?
   load=''
-  warnings=$(compose logs --no-color | grep -cE ' (WARN|ERROR) ' || true)
+  warnings=$(router logs --no-color | grep -cE ' (WARN|ERROR) ' || true)
   echo "lines of warning or error in the containers' logs: $warnings"
   exit "$code"
 fi

