@@ -6,6 +6,8 @@ set -euo pipefail
 readonly EXIT_USAGE=64
 # What it needs is not on this machine (EX_UNAVAILABLE).
 readonly EXIT_UNAVAILABLE=69
+# How docker run says that the engine failed, not the program.
+readonly EXIT_ENGINE=125
 readonly NAME=payment-router
 # What the image is built from, as .dockerignore has it.
 readonly SOURCES=(Dockerfile .dockerignore Cargo.toml Cargo.lock rinha-test/Cargo.toml
@@ -18,8 +20,8 @@ scripts/image.sh
 Prints the name of the image of these sources, $NAME:sources-HASH, where HASH is that of all that
 it is built from, so that an image of other sources is never taken for it. Where it is missing it is
 built first; scripts/base-images.sh sees to the base images. Those of other sources are left there:
-\`docker image ls $NAME\` lists them. Without a Docker engine, or without a way to the base images,
-the exit code is $EXIT_UNAVAILABLE.
+\`docker image ls $NAME\` lists them. Without a Docker engine that runs containers, or without a way
+to the base images, the exit code is $EXIT_UNAVAILABLE.
 HELP
   exit
 fi
@@ -38,13 +40,21 @@ fi
 hash=$(find "${SOURCES[@]}" -type f -not -path '*/target/*' -print0 | LC_ALL=C sort -z |
   xargs -0 sha256sum | sha256sum | cut -c1-16)
 readonly IMAGE="$NAME:sources-$hash"
-if docker image inspect "$IMAGE" >/dev/null 2>&1; then
-  echo "$IMAGE"
-  exit
+if ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
+  scripts/base-images.sh >&2
+  echo "building $IMAGE" >&2
+  revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+  docker build --tag "$IMAGE" --build-arg "REVISION=$revision" . >&2
 fi
 
-scripts/base-images.sh >&2
-echo "building $IMAGE" >&2
-revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-docker build --tag "$IMAGE" --build-arg "REVISION=$revision" . >&2
+# An engine may answer and yet have nothing to run containers with.
+code=0
+answer=$(docker run --rm --network none "$IMAGE" /bin/lb --help 2>&1) || code=$?
+if ((code == EXIT_ENGINE)); then
+  echo "scripts/image.sh: the Docker engine answers, but runs no container: $answer" >&2
+  exit "$EXIT_UNAVAILABLE"
+elif ((code)); then
+  echo "scripts/image.sh: $IMAGE does not run: $answer" >&2
+  exit 1
+fi
 echo "$IMAGE"
