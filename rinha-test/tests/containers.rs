@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use docker::{Containers, SERVICES, service};
-use ledger::clock;
+use ledger::{RangeMs, clock};
 use rinha_test::load::{Shape, Until};
 use rinha_test::rules::{MEMORY_BYTES_MAX, NANO_CPUS_MAX};
 use sonic_rs::{JsonValueTrait, Value};
@@ -165,7 +165,11 @@ fn a_network_to_the_processors_that_is_cut_for_a_while_loses_nothing() {
         going.wait_for_more(100);
         service::set_way_to_processors(false);
         std::thread::sleep(Duration::from_secs(5));
+        // Nothing gets through any more, and payments are accepted all the same.
+        let settled = || containers.bookkeepers().router.summary(RangeMs::ALL).unwrap();
+        let before = settled();
         going.wait_for_more(100);
+        assert_eq!(settled(), before);
         service::set_way_to_processors(true);
         going.wait_for_more(100);
     });
