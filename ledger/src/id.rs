@@ -1,6 +1,8 @@
 //! The identity of a payment.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use uuid::Uuid;
@@ -9,11 +11,21 @@ use uuid::Uuid;
 pub const CORRELATION_ID_BYTES: usize = 16;
 
 /// Characters of a UUID in its hyphenated form.
-const HYPHENATED_CHARACTERS: usize = uuid::fmt::Hyphenated::LENGTH;
+pub const HYPHENATED_CHARACTERS: usize = uuid::fmt::Hyphenated::LENGTH;
 
 /// The `correlationId` of a payment: a UUID that its client chose, unique to that payment.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CorrelationId([u8; CORRELATION_ID_BYTES]);
+
+/// A map by identity. Clients choose ids, so they are hashed with a key that nobody knows.
+pub type IdMap<V> = HashMap<CorrelationId, V, ahash::RandomState>;
+
+impl Hash for CorrelationId {
+    /// As one number, which takes one step where 16 bytes and their length take many.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.0));
+    }
+}
 
 /// A text that is not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +43,14 @@ impl CorrelationId {
     #[must_use]
     pub const fn to_bytes(self) -> [u8; CORRELATION_ID_BYTES] {
         self.0
+    }
+
+    /// The hyphenated form, in lower case.
+    #[must_use]
+    pub fn to_hyphenated(self) -> [u8; HYPHENATED_CHARACTERS] {
+        let mut characters = [0; HYPHENATED_CHARACTERS];
+        Uuid::from_bytes(self.0).hyphenated().encode_lower(&mut characters);
+        characters
     }
 
     /// Reads the hyphenated form, in either case.

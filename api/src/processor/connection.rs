@@ -1,54 +1,33 @@
-//! One connection to a processor, from its first call to its end. The same task drives the
-//! connection and waits for its answers, so that an answer costs one wake-up.
+//! One connection to a processor, from its first call to its end. The same task writes requests and
+//! reads answers, so that an answer costs one wake-up.
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper::{Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::messages::{RequestBody, outcome, request};
+use super::answer::AnswerReader;
+use super::messages::outcome;
 use super::{Mailbox, ProcessorClient};
 use crate::engine::{Call, CallOutcome};
 
-/// An answer of a processor is far shorter.
-pub const ANSWER_BYTES_MAX: usize = 64 << 10;
-
-/// What is read ahead of an answer, and with it the longest head of one.
-const ANSWER_BUFFER_BYTES: usize = 16 << 10;
+/// Room for what an answer nearly always is.
+const ANSWER_BYTES_USUAL: usize = 1024;
 
 /// A connection that is open.
 struct Open {
-    sender: SendRequest<RequestBody>,
-    driven: Driven,
-}
-
-/// The part of a connection that moves bytes.
-struct Driven {
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
-    ended: bool,
-}
-
-impl Driven {
-    /// Moves the connection on. That it has ended shows in what is waited for.
-    fn drive(&mut self, context: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.connection).poll(context).is_ready();
-        }
-    }
+    stream: TcpStream,
+    request: Vec<u8>,
+    reader: AnswerReader,
 }
 
 /// What became of a request.
 enum Exchange {
-    /// It was not sent.
+    /// Not a byte of it was sent.
     NotSent,
     /// It was, and this is what the answer says. The connection can be used again.
     Answered(CallOutcome),
@@ -90,12 +69,7 @@ async fn connect(client: &ProcessorClient) -> io::Result<Open> {
         }
     };
     stream.set_nodelay(true)?;
-    let (sender, connection) = Builder::new()
-        .max_buf_size(ANSWER_BUFFER_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    Ok(Open { sender, driven: Driven { connection, ended: false } })
+    Ok(Open { stream, request: Vec::new(), reader: AnswerReader::default() })
 }
 
 /// Serves calls on an open connection. Gives back one that was not sent and is to be made on a fresh
@@ -132,6 +106,8 @@ async fn serve_open(
 impl Open {
     /// Sends the request of a call and judges the answer.
     async fn exchange(&mut self, client: &ProcessorClient, call: &Call) -> Exchange {
+        client.requests.write(call, &mut self.request);
+        self.reader.begin();
         match timeout(client.limits.call_timeout, self.converse(client, call)).await {
             Ok(exchange) => exchange,
             Err(_) => Exchange::Broken(CallOutcome::Unknown),
@@ -139,87 +115,56 @@ impl Open {
     }
 
     async fn converse(&mut self, client: &ProcessorClient, call: &Call) -> Exchange {
-        let mut answer = pin!(self.sender.try_send_request(request(call, &client.target)));
-        let driven = &mut self.driven;
-        let answered = poll_fn(|context| {
-            driven.drive(context);
-            answer.as_mut().poll(context)
-        })
-        .await;
-        let response = match answered {
-            Ok(response) => response,
-            Err(mut error) => {
-                // The request comes back if not a byte of it was written.
-                if error.take_message().is_some() {
-                    return Exchange::NotSent;
+        let mut unsent = &self.request[..];
+        while !unsent.is_empty() {
+            let sent = match self.stream.write(unsent).await {
+                Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
+                sent => sent,
+            };
+            match sent {
+                Ok(count) => unsent = &unsent[count..],
+                Err(error) => {
+                    tracing::debug!("cannot send to {}: {error}", client.target);
+                    // The operating system has taken what it says, and nothing of the rest.
+                    return if unsent.len() == self.request.len() {
+                        Exchange::NotSent
+                    } else {
+                        Exchange::Broken(CallOutcome::Unknown)
+                    };
                 }
-                tracing::debug!("no answer from {}: {}", client.target, error.error());
-                return Exchange::Broken(CallOutcome::Unknown);
             }
-        };
-        let (status, body) = match self.read(response).await {
-            Ok(whole) => whole,
-            Err(why) => {
-                tracing::debug!("no whole answer from {}: {why}", client.target);
-                return Exchange::Broken(CallOutcome::Unknown);
+        }
+        match self.read(call).await {
+            Ok((outcome, true)) => Exchange::Answered(outcome),
+            Ok((outcome, false)) => Exchange::Broken(outcome),
+            Err(error) => {
+                tracing::debug!("no whole answer from {}: {error}", client.target);
+                Exchange::Broken(CallOutcome::Unknown)
             }
-        };
-        let outcome = outcome(call, status, &body);
-        if self.is_reusable().await {
-            Exchange::Answered(outcome)
-        } else {
-            Exchange::Broken(outcome)
         }
     }
 
-    /// Reads the whole answer.
-    async fn read(
-        &mut self,
-        response: Response<Incoming>,
-    ) -> Result<(StatusCode, Vec<u8>), String> {
-        let status = response.status();
-        let mut body = response.into_body();
-        let mut bytes = Vec::new();
-        while !body.is_end_stream() {
-            let mut frame = pin!(body.frame());
-            let driven = &mut self.driven;
-            let frame = poll_fn(|context| {
-                driven.drive(context);
-                frame.as_mut().poll(context)
-            })
-            .await;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|error| error.to_string())?;
-            if let Some(data) = frame.data_ref() {
-                bytes.extend_from_slice(data);
-            }
-            if bytes.len() > ANSWER_BYTES_MAX {
-                return Err(format!("it is longer than {ANSWER_BYTES_MAX} bytes"));
+    /// Reads the whole answer. Gives what it says, and whether the connection can be used again.
+    async fn read(&mut self, call: &Call) -> io::Result<(CallOutcome, bool)> {
+        loop {
+            let buffer = self.reader.buffer();
+            buffer.reserve(ANSWER_BYTES_USUAL);
+            let is_ended = self.stream.read_buf(buffer).await? == 0;
+            let answer = self.reader.whole(is_ended).map_err(io::Error::other)?;
+            if let Some(answer) = answer {
+                let outcome = outcome(call, answer.status, answer.body);
+                return Ok((outcome, answer.keeps_connection));
             }
         }
-        Ok((status, bytes))
-    }
-
-    /// Whether another call can be made on the connection.
-    async fn is_reusable(&mut self) -> bool {
-        let (sender, driven) = (&mut self.sender, &mut self.driven);
-        poll_fn(|context| {
-            driven.drive(context);
-            sender.poll_ready(context)
-        })
-        .await
-        .is_ok()
     }
 
     /// Waits for the next call. `None` when the connection ended first.
     async fn next_call(&mut self, client: &ProcessorClient, mailbox: &Rc<Mailbox>) -> Option<Call> {
-        let driven = &mut self.driven;
         poll_fn(|context| {
             if let Some(call) = mailbox.call.take() {
                 return Poll::Ready(Some(call));
             }
-            driven.drive(context);
-            if driven.ended {
+            if self.poll_over(context) {
                 client.idle.borrow_mut().retain(|other| !Rc::ptr_eq(other, mailbox));
                 return Poll::Ready(None);
             }
@@ -227,5 +172,17 @@ impl Open {
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether the connection has ended, or brings what nobody has asked for. Whoever asks is woken
+    /// when that changes.
+    fn poll_over(&self, context: &mut Context<'_>) -> bool {
+        while let Poll::Ready(ready) = self.stream.poll_read_ready(context) {
+            match ready.and_then(|()| self.stream.try_read(&mut [0])) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return true,
+            }
+        }
+        false
     }
 }

@@ -1,11 +1,8 @@
 //! What is said to a processor, and what its answers mean.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
 use ledger::json::object;
 use ledger::{Cents, CorrelationId, TimestampMs};
 use serde::Deserialize;
@@ -17,38 +14,69 @@ use crate::engine::{Call, CallKind, CallOutcome};
 /// The body that a processor answers with when it has recorded a payment.
 const RECORDED_BODY: &[u8] = b"{\"message\":\"payment processed successfully\"}";
 
-/// The body of a request.
-pub type RequestBody = Full<Bytes>;
+/// The requests of calls to one processor. All but the payment itself is prepared once.
+pub struct Requests {
+    post_head: Vec<u8>,
+    lookup_tail: Vec<u8>,
+    /// The last moment that was written, and its text: payments that are sent together share it.
+    moment: RefCell<Option<(TimestampMs, String)>>,
+}
 
-/// The request of a call.
-pub fn request(call: &Call, target: &Target) -> Request<RequestBody> {
-    let (method, uri, body) = match call.kind {
-        CallKind::Post { requested_at } => {
-            let (id, amount) = (call.id, call.amount);
-            let body = format!(
-                "{{\"correlationId\":\"{id}\",\"amount\":{amount},\"requestedAt\":\"{requested_at}\"}}"
-            );
-            (Method::POST, Uri::from_static("/payments"), Bytes::from(body))
+impl Requests {
+    /// Requests to this processor.
+    pub fn to(target: &Target) -> Self {
+        let authority = &target.authority;
+        let post_head = format!(
+            "POST /payments HTTP/1.1\r\nhost: {authority}\r\n\
+             content-type: application/json\r\ncontent-length: "
+        );
+        let lookup_tail = format!(" HTTP/1.1\r\nhost: {authority}\r\n\r\n");
+        Self {
+            post_head: post_head.into_bytes(),
+            lookup_tail: lookup_tail.into_bytes(),
+            moment: RefCell::new(None),
         }
-        CallKind::Lookup => {
-            let uri = format!("/payments/{}", call.id);
-            let uri = uri.parse().expect("a UUID is made of characters that a path may have");
-            (Method::GET, uri, Bytes::new())
-        }
-    };
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
-    headers.insert(HOST, target.authority.clone());
-    if matches!(call.kind, CallKind::Post { .. }) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    request
+
+    /// Writes the request of a call, in place of what is in `bytes`.
+    pub fn write(&self, call: &Call, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        match call.kind {
+            CallKind::Post { requested_at } => self.write_post(call, requested_at, bytes),
+            CallKind::Lookup => {
+                bytes.extend_from_slice(b"GET /payments/");
+                bytes.extend_from_slice(&call.id.to_hyphenated());
+                bytes.extend_from_slice(&self.lookup_tail);
+            }
+        }
+    }
+
+    fn write_post(&self, call: &Call, requested_at: TimestampMs, bytes: &mut Vec<u8>) {
+        let mut moment = self.moment.borrow_mut();
+        let moment = match &mut *moment {
+            Some((at, text)) if *at == requested_at => text,
+            other => &mut other.insert((requested_at, requested_at.to_string())).1,
+        };
+        let amount = call.amount.to_string();
+        let parts: [&[u8]; 7] = [
+            b"{\"correlationId\":\"",
+            &call.id.to_hyphenated(),
+            b"\",\"amount\":",
+            amount.as_bytes(),
+            b",\"requestedAt\":\"",
+            moment.as_bytes(),
+            b"\"}",
+        ];
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        bytes.extend_from_slice(&self.post_head);
+        bytes.extend_from_slice(length.to_string().as_bytes());
+        bytes.extend_from_slice(b"\r\n\r\n");
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    }
 }
 
 /// What an answer says of a call.
-pub fn outcome(call: &Call, status: StatusCode, body: &[u8]) -> CallOutcome {
+pub fn outcome(call: &Call, status: u16, body: &[u8]) -> CallOutcome {
     match call.kind {
         CallKind::Post { .. } => post_outcome(status, body),
         CallKind::Lookup => lookup_outcome(call.id, status, body),
@@ -62,8 +90,8 @@ pub fn outcome(call: &Call, status: StatusCode, body: &[u8]) -> CallOutcome {
 /// | 400 | this payment is not acceptable |
 /// | 500, 501, any other 4xx but 408 | this call was not carried out |
 /// | anything else, 502 to 504 of a proxy among it | nobody knows |
-pub fn post_outcome(status: StatusCode, body: &[u8]) -> CallOutcome {
-    match status.as_u16() {
+pub fn post_outcome(status: u16, body: &[u8]) -> CallOutcome {
+    match status {
         200 if says_recorded(body) => CallOutcome::Recorded,
         422 => CallOutcome::AlreadyRecorded,
         400 => CallOutcome::Refused { status: 400 },
@@ -89,10 +117,10 @@ fn says_recorded(body: &[u8]) -> bool {
 /// | 200 with a payment of this id | recorded so |
 /// | 404 | not there at the moment |
 /// | anything else | nobody knows |
-pub fn lookup_outcome(id: CorrelationId, status: StatusCode, body: &[u8]) -> CallOutcome {
+pub fn lookup_outcome(id: CorrelationId, status: u16, body: &[u8]) -> CallOutcome {
     match status {
-        StatusCode::OK => found(id, body).unwrap_or(CallOutcome::Unknown),
-        StatusCode::NOT_FOUND => CallOutcome::Absent,
+        200 => found(id, body).unwrap_or(CallOutcome::Unknown),
+        404 => CallOutcome::Absent,
         _ => CallOutcome::Unknown,
     }
 }
@@ -121,7 +149,6 @@ fn found(id: CorrelationId, body: &[u8]) -> Option<CallOutcome> {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
     use ledger::Processor;
 
     use super::*;
@@ -143,18 +170,38 @@ mod tests {
         call(CallKind::Post { requested_at })
     }
 
+    fn text(requests: &Requests, call: &Call) -> String {
+        let mut bytes = b"what was there before".to_vec();
+        requests.write(call, &mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
     #[test]
     fn a_payment_is_posted_as_the_contract_says() {
-        let target = "http://processor:8080".parse().unwrap();
-        let request = request(&post(), &target);
-        assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/payments"));
-        assert_eq!(request.headers()[HOST], "processor:8080");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let body = runtime.block_on(request.into_body().collect()).unwrap().to_bytes();
-        let expected = format!(
-            r#"{{"correlationId":"{ID}","amount":19.90,"requestedAt":"2025-07-15T12:34:56.789Z"}}"#
-        );
-        assert_eq!(body, expected.as_bytes());
+        let requests = Requests::to(&"http://processor:8080".parse().unwrap());
+        let head = "POST /payments HTTP/1.1\r\nhost: processor:8080\r\n\
+            content-type: application/json\r\n";
+        let post_at = |moment: &str, cents| {
+            let kind = CallKind::Post { requested_at: moment.parse().unwrap() };
+            text(&requests, &Call { amount: Cents::new(cents), ..call(kind) })
+        };
+        for (moment, cents, amount, length) in [
+            ("2025-07-15T12:34:56.789Z", 1990, "19.90", 112),
+            ("2025-07-15T12:34:56.789Z", 1, "0.01", 111),
+            ("2025-07-15T12:34:56.790Z", 9_999_999_999, "99999999.99", 118),
+        ] {
+            let body =
+                format!(r#"{{"correlationId":"{ID}","amount":{amount},"requestedAt":"{moment}"}}"#);
+            let expected = format!("{head}content-length: {length}\r\n\r\n{body}");
+            assert_eq!((post_at(moment, cents), body.len()), (expected, length));
+        }
+    }
+
+    #[test]
+    fn a_look_up_names_the_payment() {
+        let requests = Requests::to(&"http://processor".parse().unwrap());
+        let expected = format!("GET /payments/{ID} HTTP/1.1\r\nhost: processor\r\n\r\n");
+        assert_eq!(text(&requests, &call(CallKind::Lookup)), expected);
     }
 
     #[test]
@@ -184,7 +231,6 @@ mod tests {
             (503, "", Unknown),
             (504, "", Unknown),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(outcome(&post(), status, body.as_bytes()), expected, "{status} {body}");
         }
     }
@@ -210,7 +256,6 @@ mod tests {
             (404, String::new(), CallOutcome::Absent),
             (500, String::new(), CallOutcome::Unknown),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(outcome(&lookup, status, body.as_bytes()), expected, "{status} {body}");
         }
     }

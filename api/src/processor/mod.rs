@@ -6,6 +6,7 @@
 //! closed a kept connection first: it goes out on a fresh connection.
 
 mod addresses;
+mod answer;
 mod connection;
 mod messages;
 mod target;
@@ -19,7 +20,10 @@ use ledger::clock::Monotonic;
 use tokio::task::spawn_local;
 
 use addresses::Addresses;
-pub use connection::ANSWER_BYTES_MAX;
+pub use answer::ANSWER_BYTES_MAX;
+#[cfg(fuzzing)]
+pub use answer::{AnswerError, AnswerReader};
+use messages::Requests;
 #[cfg(fuzzing)]
 pub use messages::{lookup_outcome, post_outcome};
 pub use target::{Target, TargetError};
@@ -42,6 +46,7 @@ pub struct CallLimits {
 pub struct ProcessorClient {
     target: Target,
     addresses: Rc<Addresses>,
+    requests: Requests,
     limits: CallLimits,
     clock: Monotonic,
     finished: Finished,
@@ -75,8 +80,9 @@ impl ProcessorClient {
         finished: Finished,
     ) -> Rc<Self> {
         let addresses = Addresses::of(&target, clock);
+        let requests = Requests::to(&target);
         let idle = RefCell::new(Vec::new());
-        Rc::new(Self { target, addresses, limits, clock, finished, idle })
+        Rc::new(Self { target, addresses, requests, limits, clock, finished, idle })
     }
 
     /// Makes a call. Must run on a [`tokio::runtime::LocalRuntime`].

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use hyper::Uri;
-use hyper::header::HeaderValue;
 
 const HTTP_PORT: u16 = 80;
 
@@ -16,7 +15,7 @@ pub struct Target {
     /// The port.
     pub port: u16,
     /// What is sent as `Host`.
-    pub authority: HeaderValue,
+    pub authority: String,
 }
 
 /// Why a text is not the address of a processor.
@@ -44,7 +43,7 @@ impl FromStr for Target {
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(HTTP_PORT),
-            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| error())?,
+            authority: authority.as_str().to_owned(),
         })
     }
 }
