@@ -15,6 +15,7 @@ use ledger::journal::{Journal, JournalError};
 use ledger::protocol::PurgeNotice;
 use ledger::{Cents, CorrelationId, Processor};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::engine::{Accept, Batch, Call, CallOutcome, Engine, Written};
@@ -275,6 +276,12 @@ where
                 None => self.woken.notified().await,
                 Some(at_ms) => {
                     let pause = u64::saturating_sub(at_ms, self.clock.elapsed_ms());
+                    if pause == 0 {
+                        // Not before everyone who has something was heard.
+                        yield_now().await;
+                        wake_ms = self.turn(clients, store).await?;
+                        continue;
+                    }
                     tokio::select! {
                         () = self.woken.notified() => {}
                         () = sleep(Duration::from_millis(pause)) => {}
@@ -292,6 +299,7 @@ where
         clients: &[Rc<ProcessorClient>; 2],
         store: &StoreClient,
     ) -> Result<Option<u64>, JournalError> {
+        self.engine.borrow_mut().begin_turn();
         loop {
             let now = clock::now();
             // What this pass writes is the last that was to be sent before the purge.

@@ -11,7 +11,7 @@ use ledger::disk::memory::MemoryDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
 use ledger::{Cents, CorrelationId, TimestampMs};
 use libfuzzer_sys::fuzz_target;
-use store::index::{Kind, OpenSegment, SealedSegment, SegmentKey, index_file_name};
+use store::index::{Kind, OpenSegment, SealedSegment, SegmentKey, Sought, index_file_name};
 
 const KEY: SegmentKey = SegmentKey {
     instance: 1,
@@ -38,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
             // Whatever is found is what the journal says, or it is an error.
             Ok(Some(sealed)) => {
                 for id in ids.iter().copied().chain((0..=255).map(id)) {
-                    if let Ok(Some(entry)) = sealed.find(id) {
+                    if let Ok(Some(entry)) = sealed.find(&mut Sought::new(id)) {
                         assert_eq!(ids.get(entry.index() as usize), Some(&id));
                     }
                 }
@@ -78,7 +78,7 @@ fn check_whole(disk: &MemoryDisk, journal: &MemoryDisk, segment: &OpenSegment) {
     let sealed = sealed.expect("it was just written");
     let expected: BTreeMap<_, _> = segment.entries().collect();
     for id in (0..=255).map(id) {
-        let found = sealed.find(id).expect("the journal is whole");
+        let found = sealed.find(&mut Sought::new(id)).expect("the journal is whole");
         assert_eq!(found.map(|e| e.index()), expected.get(&id).map(|e| e.index()));
     }
 }

@@ -18,7 +18,7 @@ pub mod time;
 pub mod totals;
 pub mod volume;
 
-pub use id::CorrelationId;
+pub use id::{CorrelationId, IdMap};
 pub use money::Cents;
 pub use processor::Processor;
 pub use time::{RangeMs, TimestampMs};

@@ -61,6 +61,9 @@ impl Cents {
     /// # Errors
     /// What the amount breaks of the rules for a payment's amount.
     pub fn parse_amount(text: &str) -> Result<Self, AmountError> {
+        if let Some(cents) = plain_cents(text) {
+            return Ok(cents);
+        }
         let decimal = parse_decimal(text)?;
         if decimal.is_zero() || decimal.is_sign_negative() {
             return Err(AmountError::NotPositive);
@@ -90,6 +93,32 @@ impl Cents {
     pub fn checked_add(self, other: Self) -> Result<Self, TotalOverflow> {
         self.0.checked_add(other.0).map(Self).ok_or(TotalOverflow(self, other))
     }
+}
+
+/// Digits before the point that any amount may have.
+const PLAIN_DIGITS_MAX: usize = 8;
+
+/// The amount of a payment in the form that nearly every client writes: `19.90`, `19.9` or `19`. Any
+/// other form, and every number that is no amount, is left to the exact way.
+fn plain_cents(text: &str) -> Option<Cents> {
+    let (integer, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_plain = matches!(integer.len(), 1..=PLAIN_DIGITS_MAX)
+        && matches!(fraction.len(), 1..=2)
+        && (integer.len() == 1 || !integer.starts_with('0'));
+    if !is_plain {
+        return None;
+    }
+    let mut cents = 0;
+    for digit in integer.bytes().chain(fraction.bytes()) {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        cents = cents * 10 + i64::from(digit - b'0');
+    }
+    if fraction.len() == 1 {
+        cents *= 10;
+    }
+    Some(Cents(cents)).filter(|cents| cents.is_payment_amount())
 }
 
 /// Reads a JSON number's text as a decimal that loses nothing.
@@ -185,6 +214,9 @@ impl<'a> JsonNumber<'a> {
 impl fmt::Display for Cents {
     /// Two decimal places, always: `19.90`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Ok(cents) = u64::try_from(self.0) {
+            return write!(formatter, "{}.{:02}", cents / 100, cents % 100);
+        }
         fmt::Display::fmt(&Decimal::new(self.0, PLACES), formatter)
     }
 }
@@ -296,6 +328,15 @@ mod tests {
             let point = if rest.is_empty() { "" } else { "." };
             let text = format!("{first}{point}{rest}e{exponent}");
             prop_assert_eq!(Cents::parse_amount(&text).ok().map(Cents::get), expected, "{}", text);
+        }
+
+        #[test]
+        fn the_usual_form_is_read_as_the_exact_way_reads_it(text in "[0-9]{1,9}(\\.[0-9]{0,3})?") {
+            if let Some(cents) = plain_cents(&text) {
+                let exact = parse_decimal(&text).unwrap();
+                prop_assert_eq!(Decimal::new(cents.get(), PLACES), exact);
+                prop_assert_eq!(cents.to_string().parse::<Decimal>().unwrap(), exact);
+            }
         }
 
         #[test]

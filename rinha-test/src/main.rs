@@ -12,6 +12,7 @@ use rinha_test::route_lab::{self, LabSettings};
 use rinha_test::rules::{self, RulesSettings};
 use rinha_test::simulate::{self, SimulateSettings};
 use rinha_test::stress;
+use rinha_test::stress::intake::{self, IntakeSettings};
 use rinha_test::stress::settings::{CompareSettings, RunSettings};
 use rinha_test::up::{self, UpSettings, child};
 
@@ -34,6 +35,8 @@ enum Command {
     Compare(CompareSettings),
     /// Run a system of its own under load, inject faults drawn from a seed, and compare all books
     Chaos(ChaosSettings),
+    /// Measure what taking a payment in costs by itself, beside the floor
+    Intake(IntakeSettings),
     /// Serve the floor: answer every request with 202 and nothing else, from one thread
     Floor(FloorSettings),
     /// Try the router on seeded outages in simulated time, against the best that anyone could earn
@@ -89,6 +92,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let report = chaos::run(settings).context("the chaos run was not completed")?;
             let right = report.is_none_or(|report| report.is_right());
             Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Intake(settings) => {
+            intake::run(&settings).context("intake was not measured")?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Floor(settings) => {
             floor::run(&settings).context("the floor server cannot serve")?;

@@ -1,9 +1,9 @@
 //! The correlation ids that this instance knows of without asking anyone: those of all open
 //! payments, and of the last ones that were closed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use ledger::{Cents, CorrelationId};
+use ledger::{Cents, CorrelationId, IdMap};
 
 use super::payment::Key;
 
@@ -19,7 +19,7 @@ pub struct KnownPayment {
 /// The known ids.
 #[derive(Debug)]
 pub struct Known {
-    payments: HashMap<CorrelationId, KnownPayment>,
+    payments: IdMap<KnownPayment>,
     /// Closed ones, the oldest first.
     closed: VecDeque<CorrelationId>,
     closed_max: usize,
@@ -28,7 +28,7 @@ pub struct Known {
 impl Known {
     /// None, and room for this many closed ones.
     pub fn new(closed_max: usize) -> Self {
-        Self { payments: HashMap::new(), closed: VecDeque::new(), closed_max }
+        Self { payments: IdMap::default(), closed: VecDeque::new(), closed_max }
     }
 
     /// What is known of an id.

@@ -150,6 +150,10 @@ pub struct Engine {
     /// Acceptances among them.
     pending_accepts_count: u32,
     calls: Vec<Call>,
+    /// Payments that came in since the last turn began.
+    arrivals_count: usize,
+    /// Payments that may still be sent in this turn.
+    sends_left: usize,
     /// Open payments by the segment in which they were accepted.
     open_by_segment: BTreeMap<u32, usize>,
     /// All records before this place survive what they are meant to survive.
@@ -191,6 +195,8 @@ impl Engine {
             pending: Vec::new(),
             pending_accepts_count: 0,
             calls: Vec::new(),
+            arrivals_count: 0,
+            sends_left: usize::MAX,
             open_by_segment: BTreeMap::new(),
             committed,
             taken_up: committed,
@@ -268,6 +274,7 @@ impl Engine {
         });
         self.known.open(id, amount, key);
         self.router.arrived(now_ms);
+        self.arrivals_count += 1;
         self.pending.push((key, id, amount, Event::Accepted));
         self.pending_accepts_count += 1;
         Accept::Writing(Ticket(self.pending_accepts_count - 1))

@@ -14,10 +14,30 @@ pub const LOOKUPS_MAX: usize = 64;
 /// The same while its breaker is open: most of them would only wait for their time-out.
 pub const LOOKUPS_MAX_WHILE_FAILING: usize = 4;
 
+/// Payments that come in within one turn and are a crowd: more wait outside than can be taken in at
+/// once, and intake goes first.
+pub(super) const CROWD: usize = 16;
+/// While a crowd comes in, one payment is sent for so many that come in, at first.
+const ARRIVALS_PER_SEND: usize = 4;
+
 /// The pause between two lines about why payments go where they go.
 const EXPLAIN_PAUSE_MS: u64 = 1_000;
 
 impl Engine {
+    /// Begins a turn. While a crowd comes in, most of a turn is theirs: taking a payment in costs less
+    /// than sending it, and a client waits for it. The more payments wait to be sent the more are sent,
+    /// and from half of the limit on as many as can be.
+    pub fn begin_turn(&mut self) {
+        let arrivals = std::mem::take(&mut self.arrivals_count);
+        let (open, full) = (self.payments.len(), self.config.backlog_max / 2);
+        self.sends_left = if arrivals < CROWD || open >= full {
+            usize::MAX
+        } else {
+            let least = arrivals / ARRIVALS_PER_SEND;
+            least + (arrivals - least) * open / full
+        };
+    }
+
     /// Decides what can be sent now, and prepares the records that must be written first. Gives the
     /// time at which to ask again even if nothing happens until then.
     pub fn pump(&mut self, now_ms: u64, now: TimestampMs) -> Option<u64> {
@@ -91,8 +111,13 @@ impl Engine {
             };
             let backlog =
                 Backlog { oldest_age_ms: waited_ms(payment, now_ms), count: self.ready.len() };
+            if self.sends_left == 0 {
+                // In the next turn, once everyone who waits was heard.
+                return Some(now_ms);
+            }
             match self.router.decide(now_ms, backlog) {
                 Decision::Send(processor) => {
+                    self.sends_left -= 1;
                     self.ready.pop_front();
                     self.send(key, processor, now_ms, now);
                 }

@@ -139,6 +139,45 @@ impl Fixture {
     }
 }
 
+/// An engine with room for many, into which a crowd comes at once.
+fn crowded(open_count: u8, backlog_max: usize) -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.engine.config.backlog_max = backlog_max;
+    for number in 0..open_count {
+        fixture.accept(number);
+    }
+    fixture.engine.begin_turn();
+    fixture
+}
+
+#[test]
+fn while_a_crowd_comes_in_few_are_sent_and_the_rest_in_the_next_turn() {
+    let crowd = u8::try_from(sending::CROWD).unwrap();
+    let mut fixture = crowded(crowd, 10_000);
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), sending::CROWD / 4);
+    assert_eq!(fixture.wake_ms, Some(0), "the rest is not forgotten");
+    fixture.engine.begin_turn();
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), CONFIG.router.in_flight_max as usize);
+}
+
+#[test]
+fn few_who_come_in_hold_nothing_up() {
+    let crowd = u8::try_from(sending::CROWD).unwrap();
+    let mut fixture = crowded(crowd - 1, 10_000);
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), CONFIG.router.in_flight_max as usize);
+}
+
+#[test]
+fn a_crowd_is_held_up_rather_than_the_backlog_filled() {
+    let crowd = u8::try_from(sending::CROWD).unwrap();
+    let mut fixture = crowded(crowd, 2 * sending::CROWD);
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), CONFIG.router.in_flight_max as usize);
+}
+
 fn at(ms: u64) -> TimestampMs {
     TimestampMs::clamped(signed(ms))
 }

@@ -6,7 +6,6 @@ mod connection;
 mod guard;
 mod routes;
 
-#[cfg(fuzzing)]
 pub use body::parse as parse_payment;
 pub use connection::{Connections, ServerLimits};
 pub use routes::Api;

@@ -71,7 +71,9 @@ impl Requests {
         bytes.extend_from_slice(&self.post_head);
         bytes.extend_from_slice(length.to_string().as_bytes());
         bytes.extend_from_slice(b"\r\n\r\n");
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `rinha-test run` and `rinha-test compare`: scenarios against one system, or several in turn.
 
 pub mod figures;
+pub mod intake;
 pub mod settings;
 pub mod subject;
 pub mod timeline;
@@ -95,6 +96,14 @@ pub enum StressError {
         path: PathBuf,
         /// Why not.
         cause: String,
+    },
+    /// The API refused payments that it should take in.
+    #[error("only {accepted} of {posted} payments were taken in")]
+    Intake {
+        /// Payments that were taken in.
+        accepted: u64,
+        /// Payments that were posted.
+        posted: u32,
     },
     /// The user wanted an end.
     #[error("told to end; what was started has ended, and the processors are set back")]

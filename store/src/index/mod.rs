@@ -18,7 +18,9 @@ use ledger::journal::{JournalError, Position};
 use ledger::money::TotalOverflow;
 use ledger::{Cents, CorrelationId, Processor, Totals};
 pub use open::OpenSegment;
-pub use sealed::{IndexError, SealedSegment, SegmentKey, index_file_name, index_file_segment};
+pub use sealed::{
+    IndexError, SealedSegment, SegmentKey, Sought, index_file_name, index_file_segment,
+};
 
 /// A place where an id was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,11 +185,12 @@ impl<D: Disk> Index<D> {
 
     /// All places where an id is known, and whether they are decided upon.
     fn entries(&self, id: CorrelationId) -> impl Iterator<Item = (Result<Found, LookError>, bool)> {
+        let mut sought = Sought::new(id);
         self.segments.iter().filter_map(move |((instance, number), segment)| {
             let entry = match segment {
                 Segment::Open(open) => open.get(id).map(Ok),
                 Segment::Closing(open) => open.get(id).map(Ok),
-                Segment::Sealed(sealed) => sealed.find(id).transpose(),
+                Segment::Sealed(sealed) => sealed.find(&mut sought).transpose(),
             };
             entry.map(|entry| {
                 let is_decided = entry.as_ref().is_ok_and(|entry| entry.is_decided());

@@ -1,15 +1,15 @@
 //! The index of a segment that is still written to: an exact map in memory.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
-use ledger::{Cents, CorrelationId, Processor, Totals};
+use ledger::{Cents, CorrelationId, IdMap, Processor, Totals};
 
 use super::entry::{Entry, Kind};
 
 /// The ids of one segment, and what it says was settled.
 #[derive(Debug, Default)]
 pub struct OpenSegment {
-    entries: HashMap<CorrelationId, Entry>,
+    entries: IdMap<Entry>,
     settled: [Totals; 2],
 }
 
@@ -22,14 +22,22 @@ impl OpenSegment {
     /// | `Duplicate` | in place of an `Accepted`, which it closes, or of nothing |
     /// | any other | in place of whatever was there; its right to the id is decided upon |
     pub fn record(&mut self, id: CorrelationId, index: u32, kind: Kind) {
-        let before = self.entries.get(&id).copied();
-        let entry = match (kind, before) {
-            (Kind::Accepted, Some(entry)) if entry.kind() != Kind::Duplicate => entry,
-            (Kind::Accepted, _) => Entry::new(index, kind, false),
-            (Kind::Duplicate, Some(entry)) if entry.kind() != Kind::Accepted => entry,
-            _ => Entry::new(index, kind, true),
-        };
-        self.entries.insert(id, entry);
+        let is_decided = kind != Kind::Accepted;
+        match self.entries.entry(id) {
+            Vacant(place) => {
+                place.insert(Entry::new(index, kind, is_decided));
+            }
+            Occupied(mut place) => {
+                let stays = match kind {
+                    Kind::Accepted => place.get().kind() != Kind::Duplicate,
+                    Kind::Duplicate => place.get().kind() != Kind::Accepted,
+                    _ => false,
+                };
+                if !stays {
+                    place.insert(Entry::new(index, kind, is_decided));
+                }
+            }
+        }
     }
 
     /// Takes in that a record says that a payment was settled.

@@ -214,8 +214,8 @@ impl<D: Disk> SealedSegment<D> {
     ///
     /// # Errors
     /// The file or the journal cannot be read.
-    pub fn find(&self, id: CorrelationId) -> Result<Option<Entry>, LookError> {
-        let fingerprint = fingerprint(&self.key.hash_key, id);
+    pub fn find(&self, sought: &mut Sought) -> Result<Option<Entry>, LookError> {
+        let (id, fingerprint) = (sought.id, sought.fingerprint(&self.key.hash_key));
         if self.entries_count == 0 || !self.filter.contains(fingerprint) {
             return Ok(None);
         }
@@ -320,6 +320,29 @@ fn failed<D: Disk>(
 ) -> impl FnOnce(io::Error) -> IndexError {
     let file = disk.describe(name);
     move |source| IndexError::Io { action, file, source }
+}
+
+/// An id that is looked for in one segment after the other.
+#[derive(Debug)]
+pub struct Sought {
+    id: CorrelationId,
+    /// The last key, and the fingerprint under it. All segments have the same.
+    last: Option<([u8; 16], u64)>,
+}
+
+impl Sought {
+    /// An id to be looked for.
+    #[must_use]
+    pub fn new(id: CorrelationId) -> Self {
+        Self { id, last: None }
+    }
+
+    fn fingerprint(&mut self, hash_key: &[u8; 16]) -> u64 {
+        match self.last {
+            Some((key, fingerprint)) if key == *hash_key => fingerprint,
+            _ => self.last.insert((*hash_key, fingerprint(hash_key, self.id))).1,
+        }
+    }
 }
 
 fn fingerprint(hash_key: &[u8; 16], id: CorrelationId) -> u64 {
@@ -482,12 +505,12 @@ mod tests {
             let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
             assert_eq!(sealed.settled(), segment.settled());
             for number in 0..count {
-                let entry = sealed.find(id(number)).unwrap().unwrap();
+                let entry = sealed.find(&mut Sought::new(id(number))).unwrap().unwrap();
                 assert_eq!((entry.index(), entry.kind()), (number, Kind::Accepted));
                 assert!(entry.is_decided());
             }
             for number in count..count + 20_000 {
-                assert_eq!(sealed.find(id(number)).unwrap(), None);
+                assert_eq!(sealed.find(&mut Sought::new(id(number))).unwrap(), None);
             }
         }
     }
@@ -569,7 +592,7 @@ mod tests {
         for byte in columns.step_by(97) {
             file.write_at(byte as u64, &[whole[byte] ^ 0x40]).unwrap();
             for number in (0..count).step_by(7) {
-                match sealed.find(id(number)) {
+                match sealed.find(&mut Sought::new(id(number))) {
                     Ok(entry) => assert_eq!(entry.unwrap().index(), number),
                     Err(error) => {
                         assert!(error.to_string().contains("has changed"), "{error}");
@@ -580,7 +603,7 @@ mod tests {
             file.write_at(byte as u64, &whole[byte..=byte]).unwrap();
         }
         assert!(noticed > 0);
-        assert_eq!(sealed.find(id(0)).unwrap().unwrap().index(), 0);
+        assert_eq!(sealed.find(&mut Sought::new(id(0))).unwrap().unwrap().index(), 0);
     }
 
     #[test]
@@ -590,7 +613,7 @@ mod tests {
         segment.record(id(9), 1, Kind::Accepted);
         SealedSegment::write(&disk, KEY, &segment).unwrap();
         let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
-        assert_eq!(sealed.find(id(9)).unwrap(), None);
-        assert_eq!(sealed.find(id(1)).unwrap().unwrap().index(), 1);
+        assert_eq!(sealed.find(&mut Sought::new(id(9))).unwrap(), None);
+        assert_eq!(sealed.find(&mut Sought::new(id(1))).unwrap().unwrap().index(), 1);
     }
 }

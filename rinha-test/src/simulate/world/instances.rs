@@ -29,6 +29,9 @@ impl World {
     }
 
     pub(super) fn turn(&mut self, instance: usize) -> Step {
+        if let Some(api) = &mut self.apis[instance] {
+            api.engine.begin_turn();
+        }
         loop {
             let now_ms = self.now_ms;
             if self.dies(Process::Api(instance)) {

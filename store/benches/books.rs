@@ -1,0 +1,113 @@
+//! What the store's parts cost: a claim decided, settled payments applied, and a summary over few and
+//! over very many payments.
+//!
+//! `cargo bench -p store --bench books`
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a measurement that cannot go on has failed")]
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ledger::disk::memory::MemoryDisk;
+use ledger::journal::{Event, PaymentRecord, Position};
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+use store::database::{Database, Settled};
+use store::decisions::Decisions;
+use store::index::Index;
+
+/// The moment of the first payment.
+const START_MS: i64 = 1_752_580_800_000;
+
+/// Payments in a millisecond: 5,000 a second.
+const PER_MS: u32 = 5;
+
+fn id(number: u32) -> CorrelationId {
+    let spread = u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    CorrelationId::from_bytes(spread.to_be_bytes())
+}
+
+fn settled(number: u32) -> Settled {
+    Settled {
+        id: id(number),
+        amount: Cents::new(1990),
+        processor: Processor::ALL[usize::from(number.is_multiple_of(8))],
+        requested_at: TimestampMs::clamped(START_MS + i64::from(number / PER_MS)),
+    }
+}
+
+fn claim(criterion: &mut Criterion) {
+    const COUNT: u32 = 32;
+    let (mut decisions, _) = Decisions::open(MemoryDisk::new(), [0; 16]).unwrap();
+    decisions.keep().unwrap();
+    let (mut index, mut end, mut number) = (Index::default(), Position::START, 0);
+    let mut group = criterion.benchmark_group("claim");
+    group.throughput(Throughput::Elements(u64::from(COUNT)));
+    group.bench_function(format!("{COUNT} payments"), |bencher| {
+        bencher.iter(|| {
+            for _ in 0..COUNT {
+                number += 1;
+                let record = PaymentRecord {
+                    id: id(number),
+                    amount: Cents::new(1990),
+                    written_at: TimestampMs::clamped(START_MS),
+                    event: Event::Accepted,
+                };
+                decisions.record(&mut index, 1, end, &record);
+                end = end.next();
+            }
+            decisions.claim(&mut index, 1, end).unwrap()
+        });
+    });
+    group.finish();
+}
+
+fn apply(criterion: &mut Criterion) {
+    const COUNT: u32 = 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("sled"), 16 << 20).unwrap();
+    let mut next = 0;
+    let mut group = criterion.benchmark_group("apply");
+    group.throughput(Throughput::Elements(u64::from(COUNT)));
+    group.bench_function(format!("{COUNT} settled payments"), |bencher| {
+        bencher.iter_batched_ref(
+            || {
+                next += COUNT;
+                (next - COUNT..next).map(settled).collect::<Vec<_>>()
+            },
+            |payments| database.apply(payments, []).unwrap(),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+/// Spans that begin and end anywhere.
+fn sum(criterion: &mut Criterion) {
+    const BATCH_COUNT: u32 = 8192;
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("sled"), 16 << 20).unwrap();
+    let mut group = criterion.benchmark_group("summary");
+    let mut count = 0;
+    for payments_count in [100_000, 1_000_000, 10_000_000] {
+        while count < payments_count {
+            let end = (count + BATCH_COUNT).min(payments_count);
+            database.apply(&mut (count..end).map(settled).collect::<Vec<_>>(), []).unwrap();
+            count = end;
+        }
+        let span_ms = i64::from(payments_count / PER_MS);
+        let mut random = fastrand::Rng::with_seed(7);
+        group.bench_function(format!("of {payments_count} payments"), |bencher| {
+            bencher.iter_batched(
+                || {
+                    let [one, two] =
+                        [(); 2].map(|()| TimestampMs::clamped(START_MS + random.i64(0..span_ms)));
+                    RangeMs { from: one.min(two), to: one.max(two) }
+                },
+                |range| database.sum(range).unwrap(),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, claim, apply, sum);
+criterion_main!(benches);
