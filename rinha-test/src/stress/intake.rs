@@ -32,8 +32,8 @@ const READY_POLL: Duration = Duration::from_millis(20);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A port where nobody listens: what cannot be sent needs no processor.
-const NOBODY: &str = "http://127.0.0.1:1";
+/// Ports where nobody listens: what cannot be sent needs no processor.
+const NOBODY: [&str; 2] = ["http://127.0.0.1:1", "http://127.0.0.1:2"];
 
 /// The settings of `rinha-test intake`.
 #[derive(clap::Args, Clone, Debug)]
@@ -181,7 +181,7 @@ impl Api {
             .args(["--instance", "1", "--log-level", "error", "--data"])
             .arg(folder.join("data"))
             .args(["--listen", &address.to_string()])
-            .args(["--default-url", NOBODY, "--fallback-url", NOBODY])
+            .args(["--default-url", NOBODY[0], "--fallback-url", NOBODY[1]])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         let child = command.spawn().map_err(StressError::Programs)?;
