@@ -36,7 +36,12 @@ fn decide(criterion: &mut Criterion) {
 /// Payments from their acceptance to their settlement, with everyone else played.
 fn live(criterion: &mut Criterion) {
     const COUNT: u32 = 32;
-    let config = EngineConfig { backlog_max: 500_000, recent_max: 65_536, router: ROUTER };
+    let config = EngineConfig {
+        backlog_max: 500_000,
+        recent_max: 65_536,
+        claim_delay_ms: 0,
+        router: ROUTER,
+    };
     let now = TimestampMs::clamped(0);
     let mut engine = Engine::new(config, &[], Position::START, 0, now);
     engine.connected(PurgeNotice { purge: 0, cut: Position::START });
@@ -45,14 +50,14 @@ fn live(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(COUNT)));
     group.bench_function(format!("{COUNT} payments"), |bencher| {
         bencher.iter(|| {
-            engine.begin_turn();
+            engine.begin_turn(0);
             for _ in 0..COUNT {
                 number += 1;
                 let id = CorrelationId::from_bytes(number.wrapping_mul(0x9e37_79b9).to_be_bytes());
                 let accepted = engine.accept(id, Cents::new(1990), 0);
                 assert!(matches!(accepted, Accept::Writing(_)));
             }
-            engine.begin_turn();
+            engine.begin_turn(0);
             while let Some(batch) = {
                 engine.pump(0, now);
                 engine.take_batch(now)

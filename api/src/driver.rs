@@ -299,7 +299,7 @@ where
         clients: &[Rc<ProcessorClient>; 2],
         store: &StoreClient,
     ) -> Result<Option<u64>, JournalError> {
-        self.engine.borrow_mut().begin_turn();
+        self.engine.borrow_mut().begin_turn(self.clock.elapsed_ms());
         loop {
             let now = clock::now();
             // What this pass writes is the last that was to be sent before the purge.
@@ -623,6 +623,7 @@ mod tests {
         let config = EngineConfig {
             backlog_max: 1000,
             recent_max: 10,
+            claim_delay_ms: 0,
             router: RouterConfig {
                 fees_bp: [500, 1500],
                 patience_ms: 1000,

@@ -106,6 +106,11 @@ pub struct ApiSettings {
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     pub recent_max: usize,
 
+    /// How long payments are gathered before the store is asked, for all of them at once, whether they may
+    /// be sent; twice as long at most where nothing else happens. 0 asks for each at once
+    #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=1000))]
+    pub claim_delay_ms: u64,
+
     /// Connections of clients at a time; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4_096)]
     pub connections_max: u32,
@@ -232,6 +237,7 @@ impl ApiSettings {
         EngineConfig {
             backlog_max: self.backlog_max,
             recent_max: self.recent_max,
+            claim_delay_ms: self.claim_delay_ms,
             router: RouterConfig {
                 fees_bp: [fee(self.default_fee), fee(self.fallback_fee)],
                 patience_ms: self.patience_ms,

@@ -36,7 +36,7 @@ fn run(test: impl Future<Output = ()>) {
 fn call() -> Call {
     let router =
         RouterConfig { fees_bp: [500, 1500], patience_ms: 1000, in_flight_max: 8, slow_ms: 1300 };
-    let config = EngineConfig { backlog_max: 10, recent_max: 10, router };
+    let config = EngineConfig { backlog_max: 10, recent_max: 10, claim_delay_ms: 0, router };
     let now = TimestampMs::clamped(1_752_580_800_000);
     let mut engine = Engine::new(config, &[], Position::START, 0, now);
     engine.connected(PurgeNotice { purge: 0, cut: Position::START });

@@ -21,7 +21,7 @@ use crate::books::{Books, BooksError};
 use crate::desk::{ConnectionNumber, Desk, Reply};
 
 /// How long after a question the journals are read again, so that the next one finds little to do.
-const APPLY_EVERY: Duration = Duration::from_millis(100);
+const APPLY_EVERY: Duration = Duration::from_millis(250);
 
 /// How long instances may take to agree to a purge.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(1);

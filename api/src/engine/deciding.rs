@@ -5,11 +5,17 @@ use std::collections::HashSet;
 use ledger::journal::{Event, Position};
 use ledger::protocol::PurgeNotice;
 
-use super::Engine;
 use super::payment::{Key, Payment, Stage};
+use super::{Engine, intake};
 
 /// The pause before a claim that the store refused is made again.
 const CLAIM_PAUSE_MS: u64 = 200;
+
+/// Payments that are ready to be sent, with which a crowd outside need not be disturbed by claims.
+const READY_ENOUGH: usize = 256;
+
+/// Payments that are enough for a claim, however long they were gathered.
+const CLAIM_ENOUGH: usize = 32;
 
 /// What the engine knows of the store.
 #[derive(Debug, Default)]
@@ -18,6 +24,9 @@ pub(super) struct StoreLink {
     pub claim_is_out: bool,
     /// No claim is made before this time.
     pub claim_at_ms: u64,
+    /// Since when payments are gathered for the next claim. `None` where there is one to be made at once,
+    /// or nothing to be claimed.
+    pub gathering_since_ms: Option<u64>,
     /// The last purge that the store told of.
     pub purge: Option<PurgeNotice>,
 }
@@ -32,13 +41,47 @@ impl StoreLink {
 impl Engine {
     /// The claim to be made now, if any: the end of what may be decided upon.
     pub fn take_claim(&mut self, now_ms: u64) -> Option<Position> {
-        let store = &mut self.store;
-        let is_due = store.connected && !store.claim_is_out && now_ms >= store.claim_at_ms;
-        if !is_due || self.undecided.is_empty() {
+        let store = &self.store;
+        let at_ms = store.claim_at_ms.max(self.claim_times_ms().0);
+        let is_due = store.connected && !store.claim_is_out && now_ms >= at_ms;
+        if !is_due || self.undecided.is_empty() || self.claim_can_wait() {
             return None;
         }
-        store.claim_is_out = true;
+        self.store.claim_is_out = true;
+        self.store.gathering_since_ms = None;
         Some(self.committed)
+    }
+
+    /// When the next claim is to be made, if anything happens then, and when it is to be made at the
+    /// latest. Each claim wakes the store and, by its answer, this process: what comes little by little
+    /// is gathered for a moment.
+    fn claim_times_ms(&self) -> (u64, u64) {
+        let delay_ms = self.config.claim_delay_ms;
+        match self.store.gathering_since_ms {
+            Some(since_ms) if self.undecided.len() < CLAIM_ENOUGH => {
+                (since_ms + delay_ms, since_ms + 2 * delay_ms)
+            }
+            _ => (0, 0),
+        }
+    }
+
+    /// When a turn is needed for a claim, if nothing happens until then.
+    pub(super) fn claim_wake_ms(&self, now_ms: u64) -> Option<u64> {
+        let store = &self.store;
+        if !store.connected || store.claim_is_out || self.undecided.is_empty() {
+            return None;
+        }
+        if self.claim_can_wait() {
+            return Some(now_ms + intake::PAUSE_MS);
+        }
+        let (_, latest_ms) = self.claim_times_ms();
+        Some(store.claim_at_ms.max(latest_ms)).filter(|at_ms| *at_ms > now_ms)
+    }
+
+    /// Whether nothing is gained by a claim at the moment: a crowd comes in, and there is more to be sent
+    /// than may be.
+    pub(super) fn claim_can_wait(&self) -> bool {
+        self.intake.is_crowded() && self.ready.len() >= READY_ENOUGH
     }
 
     /// Whether a claim was made that is not answered.

@@ -11,6 +11,7 @@
 //! - a payment leaves only through a record that closes it, or through a purge.
 
 mod deciding;
+mod intake;
 mod known;
 mod outcomes;
 mod payment;
@@ -23,6 +24,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use deciding::StoreLink;
+use intake::Intake;
 use known::Known;
 use ledger::journal::{Event, OpenPayment, Position};
 use ledger::{Cents, CorrelationId, Processor, TimestampMs};
@@ -41,6 +43,8 @@ pub struct EngineConfig {
     pub backlog_max: usize,
     /// Closed payments whose ids are kept at hand.
     pub recent_max: usize,
+    /// How long payments are gathered for one claim, in milliseconds.
+    pub claim_delay_ms: u64,
     /// How the router judges.
     pub router: RouterConfig,
 }
@@ -150,10 +154,7 @@ pub struct Engine {
     /// Acceptances among them.
     pending_accepts_count: u32,
     calls: Vec<Call>,
-    /// Payments that came in since the last turn began.
-    arrivals_count: usize,
-    /// Payments that may still be sent in this turn.
-    sends_left: usize,
+    intake: Intake,
     /// Open payments by the segment in which they were accepted.
     open_by_segment: BTreeMap<u32, usize>,
     /// All records before this place survive what they are meant to survive.
@@ -195,8 +196,7 @@ impl Engine {
             pending: Vec::new(),
             pending_accepts_count: 0,
             calls: Vec::new(),
-            arrivals_count: 0,
-            sends_left: usize::MAX,
+            intake: Intake::default(),
             open_by_segment: BTreeMap::new(),
             committed,
             taken_up: committed,
@@ -274,7 +274,7 @@ impl Engine {
         });
         self.known.open(id, amount, key);
         self.router.arrived(now_ms);
-        self.arrivals_count += 1;
+        self.intake.arrived();
         self.pending.push((key, id, amount, Event::Accepted));
         self.pending_accepts_count += 1;
         Accept::Writing(Ticket(self.pending_accepts_count - 1))

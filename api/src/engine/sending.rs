@@ -6,7 +6,7 @@ use ledger::journal::Event;
 use ledger::{Processor, TimestampMs};
 
 use super::payment::{Key, Payment, Stage};
-use super::{Call, CallKind, Engine, signed};
+use super::{Call, CallKind, Engine, intake, signed};
 use crate::router::{Backlog, BreakerState, Decision, RouterView};
 
 /// Look-ups under way at a time at one processor.
@@ -14,28 +14,13 @@ pub const LOOKUPS_MAX: usize = 64;
 /// The same while its breaker is open: most of them would only wait for their time-out.
 pub const LOOKUPS_MAX_WHILE_FAILING: usize = 4;
 
-/// Payments that come in within one turn and are a crowd: more wait outside than can be taken in at
-/// once, and intake goes first.
-pub(super) const CROWD: usize = 16;
-/// While a crowd comes in, one payment is sent for so many that come in, at first.
-const ARRIVALS_PER_SEND: usize = 4;
-
 /// The pause between two lines about why payments go where they go.
 const EXPLAIN_PAUSE_MS: u64 = 1_000;
 
 impl Engine {
-    /// Begins a turn. While a crowd comes in, most of a turn is theirs: taking a payment in costs less
-    /// than sending it, and a client waits for it. The more payments wait to be sent the more are sent,
-    /// and from half of the limit on as many as can be.
-    pub fn begin_turn(&mut self) {
-        let arrivals = std::mem::take(&mut self.arrivals_count);
-        let (open, full) = (self.payments.len(), self.config.backlog_max / 2);
-        self.sends_left = if arrivals < CROWD || open >= full {
-            usize::MAX
-        } else {
-            let least = arrivals / ARRIVALS_PER_SEND;
-            least + (arrivals - least) * open / full
-        };
+    /// Begins a turn: what came in since the last one decides how many payments it may send.
+    pub fn begin_turn(&mut self, now_ms: u64) {
+        self.intake.begin_turn(now_ms, self.payments.len(), self.config.backlog_max);
     }
 
     /// Decides what can be sent now, and prepares the records that must be written first. Gives the
@@ -57,9 +42,7 @@ impl Engine {
         let hold_ms = self.send_ready(now_ms, now);
         wake_ms = earlier(wake_ms, hold_ms);
         self.explain(now_ms);
-        if self.store.connected && !self.store.claim_is_out && !self.undecided.is_empty() {
-            wake_ms = earlier(wake_ms, Some(self.store.claim_at_ms).filter(|at| *at > now_ms));
-        }
+        wake_ms = earlier(wake_ms, self.claim_wake_ms(now_ms));
         wake_ms
     }
 
@@ -111,13 +94,12 @@ impl Engine {
             };
             let backlog =
                 Backlog { oldest_age_ms: waited_ms(payment, now_ms), count: self.ready.len() };
-            if self.sends_left == 0 {
-                // In the next turn, once everyone who waits was heard.
-                return Some(now_ms);
+            if !self.intake.may_send() {
+                return Some(now_ms + intake::PAUSE_MS);
             }
             match self.router.decide(now_ms, backlog) {
                 Decision::Send(processor) => {
-                    self.sends_left -= 1;
+                    self.intake.sent();
                     self.ready.pop_front();
                     self.send(key, processor, now_ms, now);
                 }

@@ -11,6 +11,7 @@ use crate::router::Health;
 const CONFIG: EngineConfig = EngineConfig {
     backlog_max: 100,
     recent_max: 10,
+    claim_delay_ms: 0,
     router: RouterConfig {
         fees_bp: [500, 1500],
         patience_ms: 1000,
@@ -139,43 +140,119 @@ impl Fixture {
     }
 }
 
-/// An engine with room for many, into which a crowd comes at once.
-fn crowded(open_count: u8, backlog_max: usize) -> Fixture {
+/// An engine with room for many, into which so many come at once.
+fn crowded(count: usize) -> Fixture {
     let mut fixture = Fixture::new();
-    fixture.engine.config.backlog_max = backlog_max;
-    for number in 0..open_count {
-        fixture.accept(number);
+    fixture.engine.config.backlog_max = 10_000;
+    fixture.engine.config.router.in_flight_max = 300;
+    fixture.engine.router = Router::new(fixture.engine.config.router);
+    for number in 0..count {
+        fixture.accept(u8::try_from(number).unwrap());
     }
-    fixture.engine.begin_turn();
+    fixture.engine.begin_turn(fixture.now_ms);
     fixture
 }
 
 #[test]
-fn while_a_crowd_comes_in_few_are_sent_and_the_rest_in_the_next_turn() {
-    let crowd = u8::try_from(sending::CROWD).unwrap();
-    let mut fixture = crowded(crowd, 10_000);
+fn of_a_crowd_few_are_sent_at_once_and_the_rest_when_it_is_over() {
+    let mut fixture = crowded(200);
     fixture.turn();
-    assert_eq!(fixture.calls.len(), sending::CROWD / 4);
-    assert_eq!(fixture.wake_ms, Some(0), "the rest is not forgotten");
-    fixture.engine.begin_turn();
+    assert_eq!(fixture.calls.len(), intake::BURST);
+    // Nobody comes any more, and nothing happens but that the engine asks to be woken.
+    for _ in 0..10 {
+        fixture.now_ms = fixture.wake_ms.expect("the rest is not forgotten");
+        fixture.engine.begin_turn(fixture.now_ms);
+        fixture.turn();
+        if fixture.calls.len() == 200 {
+            return;
+        }
+    }
+    panic!("{} of 200 are sent", fixture.calls.len());
+}
+
+/// An engine that gathers payments for 20 ms.
+fn gathering() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.engine.config.claim_delay_ms = 20;
+    fixture
+}
+
+#[test]
+fn payments_are_gathered_for_one_claim_and_not_for_long() {
+    let mut fixture = gathering();
+    fixture.accept(1);
+    fixture.turn();
+    assert!(!fixture.engine.claim_is_out() && fixture.calls.is_empty());
+    assert_eq!(fixture.wake_ms, Some(40), "nothing else need happen");
+    fixture.now_ms = 19;
+    fixture.accept(2);
+    fixture.turn();
+    assert!(fixture.calls.is_empty());
+    // Whatever makes a turn after the time is enough.
+    fixture.now_ms = 21;
+    fixture.accept(3);
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), 3);
+    // The next ones are gathered anew.
+    fixture.now_ms = 30;
+    fixture.accept(4);
+    fixture.turn();
+    assert_eq!((fixture.calls.len(), fixture.wake_ms), (3, Some(70)));
+    fixture.now_ms = 70;
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), 4);
+}
+
+#[test]
+fn many_are_claimed_at_once() {
+    let mut fixture = gathering();
+    for number in 0..32 {
+        fixture.accept(number);
+    }
     fixture.turn();
     assert_eq!(fixture.calls.len(), CONFIG.router.in_flight_max as usize);
+}
+
+#[test]
+fn what_was_gathered_for_a_store_that_is_back_is_claimed_at_once() {
+    let mut fixture = gathering();
+    fixture.engine.disconnected();
+    fixture.accept(1);
+    fixture.turn();
+    fixture.now_ms = 10;
+    fixture.engine.connected(NO_PURGE);
+    fixture.turn();
+    assert_eq!(fixture.calls.len(), 1);
 }
 
 #[test]
 fn few_who_come_in_hold_nothing_up() {
-    let crowd = u8::try_from(sending::CROWD).unwrap();
-    let mut fixture = crowded(crowd - 1, 10_000);
+    let mut fixture = crowded(intake::CROWD - 1);
     fixture.turn();
-    assert_eq!(fixture.calls.len(), CONFIG.router.in_flight_max as usize);
+    assert_eq!(fixture.calls.len(), intake::CROWD - 1);
 }
 
 #[test]
-fn a_crowd_is_held_up_rather_than_the_backlog_filled() {
-    let crowd = u8::try_from(sending::CROWD).unwrap();
-    let mut fixture = crowded(crowd, 2 * sending::CROWD);
+fn no_claim_disturbs_a_crowd_while_enough_is_ready() {
+    let mut fixture = crowded(200);
     fixture.turn();
-    assert_eq!(fixture.calls.len(), CONFIG.router.in_flight_max as usize);
+    for number in 200..255 {
+        fixture.accept(number);
+        let again =
+            CorrelationId::from_bytes([0xff, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        fixture.engine.accept(again, Cents::new(1990), fixture.now_ms);
+    }
+    fixture.engine.begin_turn(fixture.now_ms);
+    fixture.turn();
+    fixture.accept(255);
+    fixture.engine.begin_turn(fixture.now_ms);
+    fixture.wake_ms = fixture.engine.pump(fixture.now_ms, at(fixture.now_ms));
+    fixture.write(usize::MAX);
+    assert_eq!(fixture.engine.take_claim(fixture.now_ms), None);
+    assert!(fixture.engine.pump(fixture.now_ms, at(fixture.now_ms)).is_some(), "it asks again");
+    // The crowd has gone.
+    fixture.engine.begin_turn(fixture.now_ms + 100);
+    assert!(fixture.engine.take_claim(fixture.now_ms + 100).is_some());
 }
 
 fn at(ms: u64) -> TimestampMs {

@@ -78,7 +78,7 @@ impl Engine {
                     written.accepts_count += 1;
                     written.void_count += u32::from(first.plus(index) < self.store.cut());
                 }
-                self.record_written(key, &record, first.plus(index));
+                self.record_written(key, &record, first.plus(index), now_ms);
             } else if let Some(kept) = self.record_unwritten(key, &record) {
                 unwritten.push(kept);
             }
@@ -106,7 +106,13 @@ impl Engine {
         }
     }
 
-    fn record_written(&mut self, key: Key, record: &PaymentRecord, position: Position) {
+    fn record_written(
+        &mut self,
+        key: Key,
+        record: &PaymentRecord,
+        position: Position,
+        now_ms: u64,
+    ) {
         match record.event {
             Event::Accepted if position < self.store.cut() => {
                 self.pending.push((key, record.id, record.amount, Event::Accepted));
@@ -117,6 +123,7 @@ impl Engine {
                     payment.accepted = position;
                     payment.stage = Stage::Undecided;
                     self.undecided.push_back(key);
+                    self.store.gathering_since_ms.get_or_insert(now_ms);
                     *self.open_by_segment.entry(position.segment).or_default() += 1;
                 }
             }

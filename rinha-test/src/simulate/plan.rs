@@ -46,6 +46,8 @@ pub struct Plan {
     pub segment_bytes: u64,
     pub backlog_max: usize,
     pub recent_max: usize,
+    /// How long payments are gathered for a claim.
+    pub claim_delay_ms: u64,
     pub patience_ms: u64,
     pub in_flight_max: u32,
     pub call_timeout_ms: u64,
@@ -65,6 +67,7 @@ impl Plan {
             segment_bytes: random.pick(&[64 + 6 * 48, 64 + 20 * 48, 1 << 20]),
             backlog_max: random.pick(&[2, 6, 100, 100]),
             recent_max: random.pick(&[1, 4, 100]),
+            claim_delay_ms: random.pick(&[0, 0, 20, 200]),
             patience_ms: random.pick(&[0, 200, 2_000, 30_000]),
             in_flight_max: random.pick(&[1, 3, 384]),
             call_timeout_ms: random.pick(&[100, 500, 1_500, 10_000]),

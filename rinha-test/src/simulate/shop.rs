@@ -228,6 +228,7 @@ pub fn engine_config(plan: &Plan) -> EngineConfig {
     EngineConfig {
         backlog_max: plan.backlog_max,
         recent_max: plan.recent_max,
+        claim_delay_ms: plan.claim_delay_ms,
         router: api::router::RouterConfig {
             fees_bp: [500, 1500],
             patience_ms: plan.patience_ms,

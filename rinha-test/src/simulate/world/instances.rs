@@ -30,7 +30,7 @@ impl World {
 
     pub(super) fn turn(&mut self, instance: usize) -> Step {
         if let Some(api) = &mut self.apis[instance] {
-            api.engine.begin_turn();
+            api.engine.begin_turn(api.elapsed_ms(self.now_ms));
         }
         loop {
             let now_ms = self.now_ms;
