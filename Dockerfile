@@ -21,10 +21,12 @@ COPY rinha-test/Cargo.toml rinha-test/
 COPY store/Cargo.toml store/
 RUN for crate in api ledger lb payment-processor rinha-test store; do \
       mkdir -p $crate/src && echo '//! -' > $crate/src/lib.rs \
-      && printf '//! -\nfn main() {}\n' > $crate/src/main.rs; \
+      && printf '//! -\nfn main() {}\n' > $crate/src/main.rs \
+      && mkdir -p $crate/benches || exit 1; \
+      for bench in $(sed -n '/^\[\[bench\]\]/,/^name/s/^name = "\(.*\)"/\1/p' $crate/Cargo.toml); do \
+        : > $crate/benches/$bench.rs; \
+      done; \
     done \
- && mkdir -p rinha-test/benches store/benches \
- && : > rinha-test/benches/load_generator.rs && : > store/benches/rebuild.rs \
  && cargo build --release --locked --target $TARGET \
       -p api -p lb -p store -p payment-processor \
  && rm -r api ledger lb payment-processor store

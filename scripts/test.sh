@@ -92,6 +92,9 @@ elif ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/d
   echo 'skipped: tests in containers, because there is no docker compose (Debian: apt-get install docker-compose)'
 fi
 
+step 'instructions'
+scripts/instructions.sh
+
 step 'tests'
 if k6=$(scripts/k6.sh); then
   export K6=$k6

@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn the_fuller_the_backlog_the_more_is_sent() {
         let second = |open| sent(&[64, 64], open)[1];
-        assert_eq!([500, 625, 700, 750].map(second), [2, 3, 9, 100]);
+        assert_eq!([500, 625, 700, 750].map(second), [2, 3, 8, 100]);
     }
 }

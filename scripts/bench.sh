@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Measures everything that is to be fast, and prints it beside what was measured before.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+readonly PARTS=(pieces intake instructions flood contest idle rebuild)
+readonly EXIT_USAGE=64
+readonly IDLE_SECONDS=60
+
+if [[ ${1:-} == --help ]]; then
+  cat <<HELP
+scripts/bench.sh [--rounds N] [PART...]
+
+  pieces        the hot pieces by themselves (criterion): journal, parser, router, engine, claims,
+                database, summaries over up to ten million payments
+  intake        an API that only takes payments in, beside the floor
+  instructions  the instructions of that, as valgrind counts them
+  flood         scripts/stress.sh flood: half a million payments as fast as they go
+  contest       scripts/stress.sh contest
+  idle          CPU time of all processes in $IDLE_SECONDS s in which nothing is asked; on the usual ports
+  rebuild       the time that a store takes from its start to its first answer
+
+All of them without a name. Floods, contests and intake are done N times (5), and the figures are
+medians. docs/performance.md has what was measured before, and what it means. On a machine where
+Docker runs, its rules for packets cost every request some time: \`unshare -n\` with the loopback
+interface up is without them.
+HELP
+  exit
+fi
+
+rounds=5
+if [[ ${1:-} == --rounds ]]; then
+  rounds=${2:-}
+  shift 2 || { echo 'scripts/bench.sh: --rounds needs a number' >&2; exit "$EXIT_USAGE"; }
+fi
+if [[ ! $rounds =~ ^[1-9][0-9]*$ ]]; then
+  echo "scripts/bench.sh: --rounds needs a number, not '$rounds'" >&2
+  exit "$EXIT_USAGE"
+fi
+for part in "$@"; do
+  if [[ " ${PARTS[*]} " != *" $part "* ]]; then
+    echo "scripts/bench.sh: there is no part $part; they are: ${PARTS[*]}" >&2
+    exit "$EXIT_USAGE"
+  fi
+done
+
+cargo build --release --locked --workspace --bins
+readonly RINHA_TEST="${CARGO_TARGET_DIR:-target}/release/rinha-test"
+
+pieces() {
+  cargo bench --locked -p ledger --bench journal
+  cargo bench --locked -p api --bench hot
+  cargo bench --locked -p store --bench books
+}
+
+intake() {
+  "$RINHA_TEST" intake --rounds "$rounds"
+}
+
+instructions() {
+  scripts/instructions.sh
+}
+
+flood() {
+  "$RINHA_TEST" run flood --rounds "$rounds"
+}
+
+contest() {
+  "$RINHA_TEST" run contest --rounds "$rounds"
+}
+
+# Clock ticks of all processes of the router, by the pid files of a system that runs here.
+ticks() {
+  local sum=0 pid
+  for name in store api-1 api-2 lb; do
+    read -r pid <"$1/run/$name.pid"
+    sum=$((sum + $(sed 's/.*) //' "/proc/$pid/stat" | cut -d' ' -f12,13 | tr ' ' '+')))
+  done
+  echo "$sum"
+}
+
+idle() {
+  local folder system before after
+  folder=$(mktemp -d)
+  "$RINHA_TEST" up --data "$folder/data" >"$folder/log" 2>&1 &
+  system=$!
+  # shellcheck disable=SC2064 # The pid and the folder of now.
+  trap "kill $system 2>/dev/null || true; wait $system 2>/dev/null || true; rm -r '$folder'" EXIT
+  until grep -q ready "$folder/log"; do
+    kill -0 "$system" 2>/dev/null || { cat "$folder/log" >&2; return 1; }
+    sleep 0.1
+  done
+  sleep 5
+  before=$(ticks "$folder/data")
+  sleep "$IDLE_SECONDS"
+  after=$(ticks "$folder/data")
+  echo "CPU of all processes in $IDLE_SECONDS idle seconds: $(((after - before) * 1000 / $(getconf CLK_TCK))) ms"
+  kill "$system"
+  wait "$system" || true
+  trap - EXIT
+  rm -r "$folder"
+}
+
+rebuild() {
+  cargo bench --locked -p store --bench rebuild -- --payments 1000000
+  cargo bench --locked -p store --bench rebuild -- --payments 5000000
+}
+
+for part in "${PARTS[@]}"; do
+  if (($# == 0)) || [[ " $* " == *" $part "* ]]; then
+    printf '\n== %s\n' "$part"
+    "$part"
+  fi
+done
