@@ -3,7 +3,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-readonly KEPT=api/benches/intake.instructions
+readonly KEPT=scripts/intake.instructions
 # What a count may be above the one that is kept.
 readonly TOLERANCE_PERCENT=5
 # Two runs of these many payments: their difference has no start and no end in it.
