@@ -13,7 +13,7 @@ use ledger::journal::Position;
 use ledger::protocol::PurgeNotice;
 use ledger::{Cents, TimestampMs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::spawn_local;
@@ -61,6 +61,8 @@ struct Site {
     listener: TcpListener,
     client: Rc<ProcessorClient>,
     outcomes: UnboundedReceiver<CallOutcome>,
+    /// A connection whose call was answered.
+    kept: Option<TcpStream>,
 }
 
 impl Site {
@@ -76,7 +78,7 @@ impl Site {
         let limits = CallLimits { call_timeout, connect_timeout: PATIENCE };
         let finished = Rc::new(move |_, outcome, _| sender.send(outcome).unwrap());
         let client = ProcessorClient::new(target, limits, Monotonic::start(), finished);
-        Self { listener, client, outcomes }
+        Self { listener, client, outcomes, kept: None }
     }
 
     async fn accept(&self) -> TcpStream {
@@ -97,6 +99,18 @@ impl Site {
             drop(stream);
             return self.outcome().await;
         }
+        self.outcome().await
+    }
+}
+
+impl Site {
+    /// Makes a call that is answered with these bytes over a connection that stays open.
+    async fn answered_open(&mut self, bytes: &str) -> CallOutcome {
+        self.client.start(call());
+        let mut stream = self.accept().await;
+        read_request(&mut stream).await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        self.kept = Some(stream);
         self.outcome().await
     }
 }
@@ -150,7 +164,7 @@ fn calls_at_the_same_time_have_a_connection_each() {
 #[test]
 fn nobody_there_means_that_nothing_was_sent() {
     run(async {
-        let Site { listener, client, mut outcomes } = Site::start().await;
+        let Site { listener, client, mut outcomes, .. } = Site::start().await;
         drop(listener);
         client.start(call());
         let outcome = outcomes.recv().await.unwrap();
@@ -252,6 +266,34 @@ fn a_connection_that_the_processor_closed_is_not_used_again() {
         read_request(&mut stream).await;
         stream.write_all(RECORDED.as_bytes()).await.unwrap();
         assert_eq!(site.outcome().await, CallOutcome::Recorded);
+    });
+}
+
+/// A call may be given to a connection in the very moment in which its end, or an answer that nobody
+/// asked for, becomes known. It must not be sent there, and still less have that for its answer.
+#[test]
+fn a_call_that_meets_the_end_of_its_connection_goes_out_on_a_fresh_one() {
+    run(async {
+        for stray in
+            [&b""[..], FAILED.as_bytes(), b"HTTP/1.1 408 Timeout\r\ncontent-length: 0\r\n\r\n"]
+        {
+            let mut site = Site::start().await;
+            assert_eq!(site.answered_open(RECORDED).await, CallOutcome::Recorded);
+            let stream = site.kept.take().unwrap();
+            // Both become known in one turn of the runtime, and the test is told first.
+            let (mut told, mut tell) = UnixStream::pair().unwrap();
+            tell.write_all(b"x").await.unwrap();
+            if !stray.is_empty() {
+                assert_eq!(stream.try_write(stray).unwrap(), stray.len());
+            }
+            drop(stream);
+            assert_eq!(told.read(&mut [0; 1]).await.unwrap(), 1);
+            site.client.start(call());
+            let mut stream = site.accept().await;
+            read_request(&mut stream).await;
+            stream.write_all(RECORDED.as_bytes()).await.unwrap();
+            assert_eq!(site.outcome().await, CallOutcome::Recorded);
+        }
     });
 }
 

@@ -20,7 +20,8 @@ use tokio::task::spawn_local;
 use crate::books::{Books, BooksError};
 use crate::desk::{ConnectionNumber, Desk, Reply};
 
-/// How long after a question the journals are read again, so that the next one finds little to do.
+/// How long after a question the journals are read again, so that the next one finds little to do. The
+/// longer it is, the fewer steps the database takes for the same payments at low load.
 const APPLY_EVERY: Duration = Duration::from_millis(250);
 
 /// How long instances may take to agree to a purge.

@@ -148,6 +148,9 @@ impl Engine {
     pub fn purged(&mut self, notice: PurgeNotice) {
         self.keep_survivors(notice.cut);
         self.drop_void(notice.cut);
+        if self.undecided.is_empty() {
+            self.store.gathering_since_ms = None;
+        }
         if self.store.purge.is_some_and(|before| before.purge != notice.purge) {
             self.known.forget_closed();
         }

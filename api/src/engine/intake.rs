@@ -115,7 +115,7 @@ mod tests {
         let crowd = [64; 3];
         assert_eq!(sent(&crowd, 0), [BURST, 2, 2]);
         let mut arrivals = vec![64];
-        arrivals.extend([0; CROWDED_MS as usize]);
+        arrivals.extend((0..CROWDED_MS).map(|_| 0));
         let sent = sent(&arrivals, 0);
         assert_eq!(sent[..2], [BURST, 0]);
         assert_eq!(sent.last(), Some(&100));

@@ -23,6 +23,12 @@ impl Engine {
         self.intake.begin_turn(now_ms, self.payments.len(), self.config.backlog_max);
     }
 
+    /// Whether a crowd comes in.
+    #[cfg(test)]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.intake.is_crowded()
+    }
+
     /// Decides what can be sent now, and prepares the records that must be written first. Gives the
     /// time at which to ask again even if nothing happens until then.
     pub fn pump(&mut self, now_ms: u64, now: TimestampMs) -> Option<u64> {

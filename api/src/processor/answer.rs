@@ -10,6 +10,9 @@ use httparse::{ParserConfig, Status};
 /// Bytes of an answer's body, at most. An answer of a processor is far shorter.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// Room for what an answer nearly always is; no more is kept between two of them.
+pub const ANSWER_BYTES_USUAL: usize = 1024;
+
 /// Bytes of an answer's head, those of interim answers before it included.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
@@ -81,6 +84,8 @@ pub struct AnswerReader {
     head: Option<Head>,
     /// Where in `bytes` that which is not read yet begins.
     next: usize,
+    /// Bytes of the chunks that were read, framing included.
+    chunks_bytes: usize,
     /// What the chunks that were read carry.
     body: Vec<u8>,
     /// The last chunk was read; the trailer follows.
@@ -91,9 +96,12 @@ impl AnswerReader {
     /// Forgets the answer before, to read the next one.
     pub fn begin(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(ANSWER_BYTES_USUAL);
         self.head = None;
         self.next = 0;
+        self.chunks_bytes = 0;
         self.body.clear();
+        self.body.shrink_to(ANSWER_BYTES_USUAL);
         self.in_trailer = false;
     }
 
@@ -125,7 +133,12 @@ impl AnswerReader {
                 let body = &self.bytes[self.next..];
                 Ok(Some(Answer { status: head.status, body, keeps_connection: false }))
             }
-            Framing::Chunked if !self.read_chunks()? => incomplete,
+            Framing::Chunked if !self.read_chunks()? => {
+                // What was read of it is in `body`.
+                self.bytes.drain(..self.next);
+                self.next = 0;
+                incomplete
+            }
             Framing::Chunked => {
                 let keeps_connection = head.keeps_connection && self.next == self.bytes.len();
                 Ok(Some(Answer { status: head.status, body: &self.body, keeps_connection }))
@@ -161,6 +174,10 @@ impl AnswerReader {
     fn read_chunks(&mut self) -> Result<bool, AnswerError> {
         while !self.in_trailer {
             let rest = &self.bytes[self.next..];
+            // A line without a digit would be read as that of the last chunk.
+            if rest.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) {
+                return Err(AnswerError::Framing);
+            }
             let (line, size) = match httparse::parse_chunk_size(rest) {
                 Ok(Status::Complete(parsed)) => parsed,
                 Ok(Status::Partial) if rest.len() > CHUNK_LINE_BYTES_MAX => {
@@ -176,7 +193,7 @@ impl AnswerReader {
             }
             let room = ANSWER_BYTES_MAX - self.body.len();
             let size = usize::try_from(size).unwrap_or(usize::MAX);
-            if size > room || self.next > CHUNKED_BYTES_MAX {
+            if size > room || self.chunks_bytes > CHUNKED_BYTES_MAX {
                 return Err(AnswerError::TooLong);
             }
             let Some((data, end)) = rest[line..].split_at_checked(size) else { return Ok(false) };
@@ -184,6 +201,7 @@ impl AnswerReader {
                 [b'\r', b'\n', ..] => {
                     self.body.extend_from_slice(data);
                     self.next += line + size + 2;
+                    self.chunks_bytes += line + size + 2;
                 }
                 [] | [b'\r'] => return Ok(false),
                 _ => return Err(AnswerError::Framing),
@@ -344,6 +362,9 @@ mod tests {
             (head("content-length: 1\r\ntransfer-encoding: chunked\r\n"), AnswerError::Framing),
             (head("transfer-encoding: chunked\r\n") + "x\r\n", AnswerError::Framing),
             (head("transfer-encoding: chunked\r\n") + "1\r\nxx", AnswerError::Framing),
+            (head("transfer-encoding: chunked\r\n") + "2\r\nok\r\n\r\n\r\n", AnswerError::Framing),
+            (head("transfer-encoding: chunked\r\n") + ";x\r\n\r\n", AnswerError::Framing),
+            (head("transfer-encoding: chunked\r\n") + " \r\n\r\n", AnswerError::Framing),
             (head("transfer-encoding: chunked\r\n") + "FFFFFFFF\r\n", AnswerError::TooLong),
             (head("transfer-encoding: chunked\r\n") + "1\r\nx\r\n", AnswerError::Incomplete),
             (head("content-length: 3\r\n") + "ok", AnswerError::Incomplete),
@@ -392,6 +413,24 @@ mod tests {
             reader.buffer().extend_from_slice(text.as_bytes());
             assert_eq!(reader.whole(false).unwrap().unwrap().body, body.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_long_answer_leaves_no_memory_behind_and_chunks_are_not_kept_twice() {
+        let mut reader = AnswerReader::default();
+        reader.begin();
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        reader.buffer().extend_from_slice(head);
+        for _ in 0..ANSWER_BYTES_MAX / 1024 {
+            let chunk = format!("400;{}\r\n{}\r\n", "x".repeat(900), "y".repeat(1024));
+            reader.buffer().extend_from_slice(chunk.as_bytes());
+            assert_eq!(reader.whole(false), Ok(None));
+            assert!(reader.bytes.capacity() < 8192);
+        }
+        reader.buffer().extend_from_slice(b"0\r\n\r\n");
+        assert_eq!(reader.whole(false).unwrap().unwrap().body.len(), ANSWER_BYTES_MAX);
+        reader.begin();
+        assert!(reader.bytes.capacity() + reader.body.capacity() <= 8192);
     }
 
     proptest! {

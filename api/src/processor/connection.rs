@@ -10,13 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::answer::AnswerReader;
+use super::answer::{ANSWER_BYTES_USUAL, AnswerReader};
 use super::messages::outcome;
 use super::{Mailbox, ProcessorClient};
 use crate::engine::{Call, CallOutcome};
-
-/// Room for what an answer nearly always is.
-const ANSWER_BYTES_USUAL: usize = 1024;
 
 /// A connection that is open.
 struct Open {
@@ -33,6 +30,16 @@ enum Exchange {
     Answered(CallOutcome),
     /// It may have been sent, and there will be no answer that says more.
     Broken(CallOutcome),
+}
+
+/// What becomes of a connection without a call.
+enum Next {
+    /// It makes this call.
+    Call(Call),
+    /// It has ended when it was to make this call, of which nothing was sent.
+    Unsent(Call),
+    /// It has ended.
+    Over,
 }
 
 /// Opens a connection, makes the call, and then one call after the other until the connection ends.
@@ -98,8 +105,13 @@ async fn serve_open(
         }
         is_fresh = false;
         client.idle.borrow_mut().push(Rc::clone(&mailbox));
-        call = open.next_call(client, &mailbox).await?;
+        let next = open.next_call(client, &mailbox).await;
         started_ms = client.clock.elapsed_ms();
+        call = match next {
+            Next::Call(call) => call,
+            Next::Unsent(call) => return Some((call, started_ms)),
+            Next::Over => return None,
+        };
     }
 }
 
@@ -158,15 +170,16 @@ impl Open {
         }
     }
 
-    /// Waits for the next call. `None` when the connection ended first.
-    async fn next_call(&mut self, client: &ProcessorClient, mailbox: &Rc<Mailbox>) -> Option<Call> {
+    /// Waits for the next call. Nothing is sent over a connection that is known to have ended, or to have
+    /// brought what nobody asked for: that would be taken for the answer.
+    async fn next_call(&mut self, client: &ProcessorClient, mailbox: &Rc<Mailbox>) -> Next {
         poll_fn(|context| {
-            if let Some(call) = mailbox.call.take() {
-                return Poll::Ready(Some(call));
-            }
             if self.poll_over(context) {
                 client.idle.borrow_mut().retain(|other| !Rc::ptr_eq(other, mailbox));
-                return Poll::Ready(None);
+                return Poll::Ready(mailbox.call.take().map_or(Next::Over, Next::Unsent));
+            }
+            if let Some(call) = mailbox.call.take() {
+                return Poll::Ready(Next::Call(call));
             }
             mailbox.waker.set(Some(context.waker().clone()));
             Poll::Pending

@@ -29,9 +29,6 @@ impl World {
     }
 
     pub(super) fn turn(&mut self, instance: usize) -> Step {
-        if let Some(api) = &mut self.apis[instance] {
-            api.engine.begin_turn(api.elapsed_ms(self.now_ms));
-        }
         loop {
             let now_ms = self.now_ms;
             if self.dies(Process::Api(instance)) {
@@ -42,6 +39,9 @@ impl World {
                 return Continue(());
             }
             let now = api.now(now_ms);
+            if !self.plan.syncs_first {
+                api.engine.begin_turn(api.elapsed_ms(now_ms));
+            }
             let wake_ms = api.engine.pump(api.elapsed_ms(now_ms), now);
             let wake_ms = wake_ms.map(|at_ms| api.simulated_ms(at_ms));
             let batch = api.engine.take_batch(now);
