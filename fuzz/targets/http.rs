@@ -81,7 +81,8 @@ impl World {
             in_flight_max: 8,
             slow_ms: 1300,
         };
-        let config = EngineConfig { backlog_max: BACKLOG_MAX, recent_max: 10, router };
+        let config =
+            EngineConfig { backlog_max: BACKLOG_MAX, recent_max: 10, claim_delay_ms: 0, router };
         let engine = Engine::new(config, &[], journal.end(), 0, now);
         let driver = Driver::new(engine, journal, clock, Durability::Process)?;
         let store = StoreClient::new(folder.path().join("store.sock"), 1);
