@@ -279,12 +279,11 @@ where
                     if pause == 0 {
                         // Not before everyone who has something was heard.
                         yield_now().await;
-                        wake_ms = self.turn(clients, store).await?;
-                        continue;
-                    }
-                    tokio::select! {
-                        () = self.woken.notified() => {}
-                        () = sleep(Duration::from_millis(pause)) => {}
+                    } else {
+                        tokio::select! {
+                            () = self.woken.notified() => {}
+                            () = sleep(Duration::from_millis(pause)) => {}
+                        }
                     }
                 }
             }
