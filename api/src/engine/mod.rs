@@ -14,6 +14,7 @@ mod deciding;
 mod intake;
 mod known;
 mod outcomes;
+mod pace;
 mod payment;
 mod sending;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use intake::Intake;
 use known::Known;
 use ledger::journal::{Event, OpenPayment, Position};
 use ledger::{Cents, CorrelationId, Processor, TimestampMs};
+use pace::Pace;
 pub use payment::{Key, Stage};
 use payment::{Payment, Payments};
 pub use sending::{LOOKUPS_MAX, LOOKUPS_MAX_WHILE_FAILING};
@@ -155,6 +157,7 @@ pub struct Engine {
     pending_accepts_count: u32,
     calls: Vec<Call>,
     intake: Intake,
+    pace: Pace,
     /// Open payments by the segment in which they were accepted.
     open_by_segment: BTreeMap<u32, usize>,
     /// All records before this place survive what they are meant to survive.
@@ -197,6 +200,7 @@ impl Engine {
             pending_accepts_count: 0,
             calls: Vec::new(),
             intake: Intake::default(),
+            pace: Pace::default(),
             open_by_segment: BTreeMap::new(),
             committed,
             taken_up: committed,

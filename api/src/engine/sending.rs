@@ -103,9 +103,13 @@ impl Engine {
             if !self.intake.may_send() {
                 return Some(now_ms + intake::PAUSE_MS);
             }
+            if let Some(until_ms) = self.pace.wait_until_ms(now_ms) {
+                return Some(until_ms);
+            }
             match self.router.decide(now_ms, backlog) {
                 Decision::Send(processor) => {
                     self.intake.sent();
+                    self.pace.sent();
                     self.ready.pop_front();
                     self.send(key, processor, now_ms, now);
                 }

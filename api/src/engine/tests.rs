@@ -175,6 +175,25 @@ fn of_a_crowd_few_are_sent_at_once_and_the_rest_when_it_is_over() {
     assert!(fixture.calls.len() > intake::BURST);
 }
 
+#[test]
+fn what_has_waited_goes_in_windows_that_widen() {
+    let mut fixture = crowded(200);
+    // The crowd is over, and all of it may be sent.
+    fixture.now_ms = 100;
+    let mut counts = Vec::new();
+    while counts.iter().sum::<usize>() < 200 {
+        fixture.engine.begin_turn(fixture.now_ms);
+        fixture.turn();
+        counts.push(fixture.calls.len());
+        for call in std::mem::take(&mut fixture.calls) {
+            fixture.engine.finished(&call, CallOutcome::Recorded, 1, fixture.now_ms);
+        }
+        fixture.now_ms = fixture.wake_ms.unwrap_or(fixture.now_ms);
+    }
+    // The first few show that the processor works.
+    assert_eq!(counts, [8, 20, 22, 24, 26, 28, 30, 32, 10]);
+}
+
 /// An engine that gathers payments for 20 ms.
 fn gathering() -> Fixture {
     let mut fixture = Fixture::new();
