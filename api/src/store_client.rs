@@ -14,12 +14,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ledger::journal::{PaymentRecord, Position};
+use ledger::line::{self, LineReader, LineWriter};
 use ledger::protocol::{FrameBuffer, NOTICE, PROTOCOL_VERSION, PurgeNotice, Request, Response};
 use ledger::socket::check_peer;
 use ledger::{CorrelationId, RangeMs, Totals};
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -152,9 +151,10 @@ impl StoreClient {
             // Whoever runs as another user is not the store, and must not decide.
             let connected = UnixStream::connect(&self.path)
                 .await
-                .and_then(|stream| check_peer(stream.as_fd()).map(|()| stream));
+                .and_then(|stream| check_peer(stream.as_fd()).map(|()| stream))
+                .and_then(line::split);
             let ended = match connected {
-                Ok(stream) => self.converse(stream, &tell).await,
+                Ok((reader, writer)) => self.converse(reader, writer, &tell).await,
                 Err(error) => Err(error),
             };
             if self.connected.replace(false) {
@@ -281,18 +281,22 @@ impl StoreClient {
     }
 
     /// Speaks with the store until the line ends.
-    async fn converse(&self, mut stream: UnixStream, tell: &impl Fn(StoreEvent)) -> io::Result<()> {
+    async fn converse(
+        &self,
+        reader: LineReader,
+        writer: LineWriter,
+        tell: &impl Fn(StoreEvent),
+    ) -> io::Result<()> {
         self.outbox.borrow_mut().clear();
         let hello = Request::Hello { version: PROTOCOL_VERSION, instance: self.instance };
         self.say(hello, Some(Waiting::Greeting));
-        let (reader, writer) = stream.split();
         tokio::select! {
             ended = self.read(reader, tell) => ended,
             ended = self.write(writer) => ended,
         }
     }
 
-    async fn read(&self, mut reader: ReadHalf<'_>, tell: &impl Fn(StoreEvent)) -> io::Result<()> {
+    async fn read(&self, mut reader: LineReader, tell: &impl Fn(StoreEvent)) -> io::Result<()> {
         let mut frames = FrameBuffer::default();
         while frames.fill(&mut reader).await? {
             while let Some((number, response)) = frames.next_response()? {
@@ -302,7 +306,7 @@ impl StoreClient {
         Ok(())
     }
 
-    async fn write(&self, mut writer: WriteHalf<'_>) -> io::Result<()> {
+    async fn write(&self, mut writer: LineWriter) -> io::Result<()> {
         loop {
             let mut bytes = std::mem::take(&mut *self.outbox.borrow_mut());
             self.ask_next(&mut bytes);

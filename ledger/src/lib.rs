@@ -9,6 +9,7 @@ pub mod handover;
 pub mod id;
 pub mod journal;
 pub mod json;
+pub mod line;
 pub mod money;
 pub mod processor;
 pub mod protocol;

@@ -9,11 +9,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ledger::line::{self, LineReader, LineWriter};
 use ledger::protocol::{FrameBuffer, Request};
 use ledger::socket::{PrivateListener, check_peer};
-use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
-use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -111,11 +109,13 @@ pub async fn serve(
 async fn accept(shared: Rc<Shared>, listener: PrivateListener) {
     loop {
         let accepted = match listener.accept().await {
-            Ok(stream) => check_peer(stream.as_fd()).map(|()| stream),
+            Ok(stream) => check_peer(stream.as_fd()).and_then(|()| line::split(stream)),
             Err(error) => Err(error),
         };
         match accepted {
-            Ok(stream) => drop(spawn_local(converse(Rc::clone(&shared), stream))),
+            Ok((reader, writer)) => {
+                drop(spawn_local(converse(Rc::clone(&shared), reader, writer)));
+            }
             Err(error) => {
                 tracing::warn!("a connection is refused: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -125,12 +125,12 @@ async fn accept(shared: Rc<Shared>, listener: PrivateListener) {
 }
 
 /// Serves one connection to its end.
-async fn converse(shared: Rc<Shared>, mut stream: UnixStream) {
+async fn converse(shared: Rc<Shared>, reader: LineReader, writer: LineWriter) {
     let connection = shared.next_connection.get();
     shared.next_connection.set(connection + 1);
     let outbox = Rc::new(Outbox::default());
     shared.outboxes.borrow_mut().insert(connection, Rc::clone(&outbox));
-    if let Err(error) = exchange(&shared, connection, &mut stream, &outbox).await {
+    if let Err(error) = exchange(&shared, connection, reader, writer, &outbox).await {
         tracing::warn!("a connection ends: {error}");
     }
     shared.outboxes.borrow_mut().remove(&connection);
@@ -143,10 +143,10 @@ async fn converse(shared: Rc<Shared>, mut stream: UnixStream) {
 async fn exchange(
     shared: &Rc<Shared>,
     connection: ConnectionNumber,
-    stream: &mut UnixStream,
+    reader: LineReader,
+    writer: LineWriter,
     outbox: &Outbox,
 ) -> io::Result<()> {
-    let (reader, writer) = stream.split();
     tokio::select! {
         ended = read_requests(shared, connection, reader, outbox) => ended,
         ended = write_replies(writer, outbox) => ended,
@@ -156,7 +156,7 @@ async fn exchange(
 async fn read_requests(
     shared: &Rc<Shared>,
     connection: ConnectionNumber,
-    mut reader: ReadHalf<'_>,
+    mut reader: LineReader,
     outbox: &Outbox,
 ) -> io::Result<()> {
     let mut frames = FrameBuffer::default();
@@ -169,7 +169,7 @@ async fn read_requests(
     Ok(())
 }
 
-async fn write_replies(mut writer: WriteHalf<'_>, outbox: &Outbox) -> io::Result<()> {
+async fn write_replies(mut writer: LineWriter, outbox: &Outbox) -> io::Result<()> {
     loop {
         let replies = std::mem::take(&mut *outbox.bytes.borrow_mut());
         if replies.is_empty() {
