@@ -1,9 +1,11 @@
 //! The books: all journals read into one view that answers what was settled, what is known of a
 //! payment, and who may send one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io::{self, Read};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ledger::disk::Disk;
@@ -14,8 +16,9 @@ use ledger::journal::{
 };
 use ledger::protocol::PurgeNotice;
 use ledger::volume::Volume;
-use ledger::{CorrelationId, RangeMs, Totals};
+use ledger::{CorrelationId, RangeMs, TimestampMs, Totals};
 
+use crate::applier::{Applier, Step};
 use crate::claims::ClaimsError;
 use crate::database::{Database, DatabaseError, Settled, remove_if_there};
 use crate::decisions::{Decided, DecisionError, Decisions};
@@ -112,7 +115,7 @@ pub struct Books {
     decisions: Decisions<FolderDisk>,
     index: Index<FolderDisk>,
     indexer: Indexer<FolderDisk>,
-    database: Database,
+    database: Arc<Database>,
     /// Settled payments that are read and not in the database yet, in the order of reading.
     unapplied: VecDeque<Unapplied>,
 }
@@ -122,6 +125,13 @@ struct Unapplied {
     instance: u16,
     position: Position,
     payment: Settled,
+}
+
+/// Records that were read from a journal.
+struct Read {
+    count: usize,
+    /// When the last of them was written.
+    written_at: TimestampMs,
 }
 
 /// What opening the books found.
@@ -193,7 +203,7 @@ impl Books {
             instances: BTreeMap::new(),
             decisions,
             index: Index::default(),
-            database: open_database(volume, &database_path, cache_bytes)?,
+            database: Arc::new(open_database(volume, &database_path, cache_bytes)?),
             unapplied: VecDeque::new(),
         };
         books.find_survivors()?;
@@ -214,31 +224,53 @@ impl Books {
 
     /// Reads all journals of the volume, from where each is not in index and database yet.
     fn read_from_scratch(&mut self, stop: &AtomicBool) -> Result<u64, BooksError> {
+        let applier = Applier::start(Arc::clone(&self.database))
+            .map_err(failed("start a thread for", &self.volume.store()))?;
+        let read = self.read_into(&applier, stop);
+        // Whatever went wrong, nobody touches the database any more after this.
+        let applied = applier.finish();
+        let records_count = read?;
+        applied?;
+        Ok(records_count)
+    }
+
+    /// Reads all journals and hands what was settled to another thread. Ends early where that one has
+    /// failed.
+    ///
+    /// Journals are read side by side, as they were written: then each part of the database is written
+    /// to once, while it is in memory.
+    fn read_into(&mut self, applier: &Applier, stop: &AtomicBool) -> Result<u64, BooksError> {
         let instances = self.volume.instances().map_err(failed("read", &self.volume.journals()))?;
-        let mut records_count = 0;
+        let mut unread = BinaryHeap::new();
         for instance in instances {
             self.add_instance(instance)?;
-            loop {
-                if stop.load(Ordering::Relaxed) {
-                    return Err(BooksError::Stopped);
-                }
-                let count = self.read_some(instance)?;
-                records_count += count as u64;
-                if count < READ_RECORDS_MAX {
-                    break;
-                }
-                while self.unapplied.len() >= REBUILD_PAYMENTS_MAX {
-                    self.apply_up_to(REBUILD_PAYMENTS_MAX)?;
-                }
-                self.close_segments()?;
-                while self.indexer.pending_count() > INDEXING_MAX
-                    && let Some(finished) = self.indexer.finish()
-                {
-                    self.take_indexed(finished);
+            unread.push(Reverse((TimestampMs::MIN, instance)));
+        }
+        let mut records_count = 0;
+        while let Some(Reverse((_, instance))) = unread.pop() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(BooksError::Stopped);
+            }
+            let Read { count, written_at } = self.read_some(instance)?;
+            records_count += count as u64;
+            if count == READ_RECORDS_MAX {
+                unread.push(Reverse((written_at, instance)));
+            }
+            while self.unapplied.len() >= REBUILD_PAYMENTS_MAX {
+                if !self.take_step(REBUILD_PAYMENTS_MAX).is_none_or(|step| applier.submit(step)) {
+                    return Ok(records_count);
                 }
             }
+            self.close_segments()?;
+            while self.indexer.pending_count() > INDEXING_MAX
+                && let Some(finished) = self.indexer.finish()
+            {
+                self.take_indexed(finished);
+            }
         }
-        self.apply()?;
+        while let Some(step) = self.take_step(REBUILD_PAYMENTS_MAX)
+            && applier.submit(step)
+        {}
         Ok(records_count)
     }
 
@@ -343,7 +375,7 @@ impl Books {
     fn read_instance(&mut self, instance: u16) -> Result<u64, BooksError> {
         let mut records_count = 0;
         loop {
-            let count = self.read_some(instance)?;
+            let Read { count, .. } = self.read_some(instance)?;
             records_count += count as u64;
             if count < READ_RECORDS_MAX {
                 return Ok(records_count);
@@ -355,13 +387,17 @@ impl Books {
     }
 
     /// Reads up to [`READ_RECORDS_MAX`] records of an instance's journal.
-    fn read_some(&mut self, instance: u16) -> Result<usize, BooksError> {
-        let Some(state) = self.instances.get_mut(&instance) else { return Ok(0) };
+    fn read_some(&mut self, instance: u16) -> Result<Read, BooksError> {
+        let mut written_at = TimestampMs::MIN;
+        let Some(state) = self.instances.get_mut(&instance) else {
+            return Ok(Read { count: 0, written_at });
+        };
         let (decisions, index, unapplied) =
             (&mut self.decisions, &mut self.index, &mut self.unapplied);
         let (apply_from, sealed) = (state.apply_from, &mut state.sealed);
         let count = state.reader.read(READ_RECORDS_MAX, |position, record| match record {
             Record::Payment(record) => {
+                written_at = record.written_at;
                 decisions.record(index, instance, position, record);
                 if let Event::Settled { processor, requested_at } = record.event {
                     let (id, amount) = (record.id, record.amount);
@@ -375,7 +411,7 @@ impl Books {
             Record::Sealed(_) => sealed.push_back(position.segment),
             Record::Synced(_) => {}
         })?;
-        Ok(count)
+        Ok(Read { count, written_at })
     }
 
     /// Reads all journals to their ends, as of now, and gives whether there was anything new.
@@ -405,28 +441,28 @@ impl Books {
     /// # Errors
     /// The database fails.
     pub fn apply_some(&mut self) -> Result<bool, BooksError> {
-        self.apply_up_to(APPLY_PAYMENTS_MAX)
+        let Some(step) = self.take_step(APPLY_PAYMENTS_MAX) else { return Ok(false) };
+        step.apply(&self.database)?;
+        Ok(!self.unapplied.is_empty())
     }
 
-    fn apply_up_to(&mut self, payments_max: usize) -> Result<bool, BooksError> {
+    /// Takes the first payments that are not in the database. They must be added to it next, or never.
+    fn take_step(&mut self, payments_max: usize) -> Option<Step> {
         if self.unapplied.is_empty() {
-            return Ok(false);
+            return None;
         }
         let count = self.unapplied.len().min(payments_max);
-        let mut offsets = BTreeMap::new();
-        let mut payments = Vec::with_capacity(count);
-        for unapplied in self.unapplied.range(..count) {
-            offsets.insert(unapplied.instance, unapplied.position.next());
-            payments.push(unapplied.payment);
+        let mut step = Step { payments: Vec::with_capacity(count), ..Step::default() };
+        for unapplied in self.unapplied.drain(..count) {
+            step.offsets.insert(unapplied.instance, unapplied.position.next());
+            step.payments.push(unapplied.payment);
         }
-        if self.unapplied.len() == count {
+        if self.unapplied.is_empty() {
             for (instance, state) in &self.instances {
-                offsets.insert(*instance, state.reader.position().max(state.apply_from));
+                step.offsets.insert(*instance, state.reader.position().max(state.apply_from));
             }
         }
-        self.database.apply(&mut payments, offsets)?;
-        self.unapplied.drain(..count);
-        Ok(!self.unapplied.is_empty())
+        Some(step)
     }
 
     /// What was settled in a span of time, by every record that was written before the call.
@@ -558,7 +594,7 @@ impl Books {
             state.sealed.clear();
         }
         let path = database_path(&self.volume, self.decisions.purge());
-        self.database = Database::open(&path, self.cache_bytes)?;
+        self.database = Arc::new(Database::open(&path, self.cache_bytes)?);
         remove_other_databases(&self.volume, &path)?;
         Ok(Ok(()))
     }
@@ -709,7 +745,7 @@ fn hash_key(disk: &FolderDisk) -> Result<[u8; 16], BooksError> {
     remove_if_there(&path).map_err(failed("remove", &path))?;
     let mut key = [0; 16];
     std::fs::File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut key))
+        .and_then(|mut source| io::Read::read_exact(&mut source, &mut key))
         .map_err(failed("read", Path::new("/dev/urandom")))?;
     std::fs::write(&path, key).map_err(failed("write", &path))?;
     Ok(key)

@@ -274,7 +274,9 @@ impl Database {
             Some(value) => (self.totals(value)?.checked_add(added)?, &value[TOTALS_BYTES..]),
             None => (added, &[][..]),
         };
-        let mut value = encode_totals(totals).to_vec();
+        let mut value =
+            Vec::with_capacity(TOTALS_BYTES + packed.len() + payments.len() * PACKED_BYTES);
+        value.extend_from_slice(&encode_totals(totals));
         value.extend_from_slice(packed);
         for payment in payments {
             value.push(within_bottom_bucket(pyramid::tick(payment.requested_at)));

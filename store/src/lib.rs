@@ -4,6 +4,7 @@
 //! What it owns: the claim log, which is a part of the truth, and a sled database and an index, which
 //! are views of the journals and can be deleted.
 
+pub mod applier;
 pub mod audit;
 pub mod books;
 pub mod claims;
