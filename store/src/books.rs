@@ -33,7 +33,7 @@ const READ_RECORDS_MAX: usize = 8192;
 /// Settled payments that are added to the database at a time while others wait for answers.
 const APPLY_PAYMENTS_MAX: usize = 1024;
 /// Settled payments that are added to the database at a time while it is made anew.
-const REBUILD_PAYMENTS_MAX: usize = 8192;
+const REBUILD_PAYMENTS_MAX: usize = 4096;
 /// Segments that may wait to be indexed while journals are read at the start, so that not all of
 /// them are in memory.
 const INDEXING_MAX: usize = 1;
