@@ -12,6 +12,7 @@ use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
 use store::database::{Database, Settled};
 use store::decisions::Decisions;
 use store::index::Index;
+use store::settings::CACHE_MIB_DEFAULT;
 
 /// The moment of the first payment.
 const START_MS: i64 = 1_752_580_800_000;
@@ -62,7 +63,7 @@ fn claim(criterion: &mut Criterion) {
 fn apply(criterion: &mut Criterion) {
     const COUNT: u32 = 1024;
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::open(&folder.path().join("sled"), 16 << 20).unwrap();
+    let database = Database::open(&folder.path().join("sled"), CACHE_MIB_DEFAULT << 20).unwrap();
     let mut next = 0;
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(u64::from(COUNT)));
@@ -83,7 +84,7 @@ fn apply(criterion: &mut Criterion) {
 fn sum(criterion: &mut Criterion) {
     const BATCH_COUNT: u32 = 8192;
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::open(&folder.path().join("sled"), 16 << 20).unwrap();
+    let database = Database::open(&folder.path().join("sled"), CACHE_MIB_DEFAULT << 20).unwrap();
     let mut group = criterion.benchmark_group("summary");
     let mut count = 0;
     for payments_count in [100_000, 1_000_000, 10_000_000] {

@@ -19,11 +19,9 @@ use ledger::protocol::{FrameBuffer, Request, Response};
 use ledger::volume::Volume;
 use ledger::{RangeMs, Totals};
 use store::books::Books;
+use store::settings::CACHE_MIB_DEFAULT;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-
-/// What the store has by default.
-const CACHE_BYTES: u64 = 16 << 20;
 
 /// After this long there is something wrong with the store.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -72,7 +70,7 @@ fn main() {
 
 /// Claims everything, as the instances have done before they sent it.
 fn claim_all(volume: &Volume, boot_id: [u8; 16]) {
-    let (mut books, opened) = Books::open(volume, CACHE_BYTES, boot_id).unwrap();
+    let (mut books, opened) = Books::open(volume, CACHE_MIB_DEFAULT << 20, boot_id).unwrap();
     let instances = u16::try_from(opened.instances_count).unwrap();
     for instance in 1..=instances {
         let end = Position { segment: u32::MAX, index: 0 };

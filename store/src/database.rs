@@ -6,18 +6,19 @@
 //! | key | value |
 //! |---|---|
 //! | `o`, instance (2) | the place in that instance's journal up to which the view is applied (8) |
-//! | `p`, processor (1), level (1), bucket (8) | count (8), cents (8); on level 1 then, per payment, its millisecond within the bucket (1), correlation id (16) and cents (8) |
+//! | `p`, processor (1), level 1, bucket (8) | count (8), cents (8); then, per payment, its millisecond within the bucket (1), correlation id (16) and cents (8) |
+//! | `p`, processor (1), level from 2 on (1), bucket (8) | per part with payments, ascending: its number (1), its count (8), its cents (8) |
 //! | `v` | the version of all this (1) |
 //!
-//! Level 0, a bucket per millisecond, is not kept: it is in the payments of level 1. What sled costs is
-//! mostly per key.
+//! A part is a bucket of the level below; the totals of a bucket are those of its parts together. Level
+//! 0, a bucket per millisecond, is not kept: it is in the payments of level 1. What sled costs is mostly
+//! per key.
 //!
 //! The view is disposable. If sled cannot open it, panics over it, or gives totals that disagree with
 //! each other, it is set aside and an empty one takes its place, to be filled from the journals.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,20 +29,21 @@ use ledger::money::TotalOverflow;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use sled::{Batch, Db};
 
-use crate::pyramid::{self, LEVELS_COUNT};
+use crate::pyramid::{self, LEVELS_COUNT, PARTS_COUNT};
 
 const OFFSET_PREFIX: u8 = b'o';
 const PAYMENT_PREFIX: u8 = b'p';
 const VERSION_KEY: [u8; 1] = [b'v'];
-const VERSION: [u8; 1] = [2];
+const VERSION: [u8; 1] = [3];
 const TOTALS_BYTES: usize = 16;
+const PART_BYTES: usize = 1 + TOTALS_BYTES;
 const PACKED_BYTES: usize = 25;
 /// The level whose buckets have the payments.
 const BOTTOM_LEVEL: u8 = 1;
 const TOP_LEVEL: u8 = LEVELS_COUNT - 1;
 
-/// A bucket's number and totals.
-type Bucket = (u64, Totals);
+/// The totals of a bucket's parts.
+type Parts = [Totals; PARTS_COUNT];
 
 /// How often sled writes what changed to the disk. Nothing depends on it but the time that the next
 /// start takes.
@@ -185,13 +187,10 @@ impl Database {
             return Err(self.bad_value());
         }
         for processor in Processor::ALL {
-            let top = self.sum_level(processor, LEVELS_COUNT - 1)?;
-            for level in (1..LEVELS_COUNT - 1).rev() {
-                // The lower levels have as many buckets as there are payments; the upper ones tell
-                // enough, as all levels change in one batch.
-                if LEVELS_COUNT - level > 5 {
-                    break;
-                }
+            let top = self.sum_level(processor, TOP_LEVEL)?;
+            // The lower levels have as many buckets as there are payments; the upper ones tell enough, as
+            // all levels change in one batch.
+            for level in TOP_LEVEL - 4..TOP_LEVEL {
                 if self.sum_level(processor, level)? != top {
                     return Err(self.bad_value());
                 }
@@ -200,8 +199,14 @@ impl Database {
         Ok(())
     }
 
+    /// What the buckets of a level above the bottom say was settled.
     fn sum_level(&self, processor: Processor, level: u8) -> Result<Totals, DatabaseError> {
-        Ok(total(&self.buckets(processor, level, 0..u64::MAX)?)?)
+        let mut sum = Totals::default();
+        for bucket in self.buckets(processor, level) {
+            let (_, parts) = bucket?;
+            sum = sum.checked_add(total(&parts)?)?;
+        }
+        Ok(sum)
     }
 
     /// The place in an instance's journal up to which the view is applied.
@@ -226,7 +231,7 @@ impl Database {
     ) -> Result<(), DatabaseError> {
         let mut batch = Batch::default();
         payments.sort_by_key(|payment| (payment.processor, payment.requested_at));
-        let mut above: BTreeMap<(Processor, u8, u64), Totals> = BTreeMap::new();
+        let mut above: BTreeMap<(Processor, u8, u64), Parts> = BTreeMap::new();
         let place = |payment: &Settled| {
             let tick = pyramid::tick(payment.requested_at);
             (payment.processor, pyramid::bucket(tick, BOTTOM_LEVEL))
@@ -236,18 +241,23 @@ impl Database {
             let tick = pyramid::tick(payments[0].requested_at);
             let added = self.extend_bottom_bucket(&mut batch, processor, bucket, payments)?;
             for level in BOTTOM_LEVEL + 1..LEVELS_COUNT {
-                let totals =
-                    above.entry((processor, level, pyramid::bucket(tick, level))).or_default();
-                *totals = totals.checked_add(added)?;
+                let key = (processor, level, pyramid::bucket(tick, level));
+                let part = &mut above.entry(key).or_default()[pyramid::part(tick, level)];
+                *part = part.checked_add(added)?;
             }
         }
         for ((processor, level, bucket), added) in above {
             let key = bucket_key(processor, level, bucket);
-            let totals = match self.db().get(key).map_err(|error| self.sled(error))? {
-                Some(value) => self.totals(&value)?.checked_add(added)?,
-                None => added,
+            let mut parts = match self.db().get(key).map_err(|error| self.sled(error))? {
+                Some(value) => self.parts(&value)?,
+                None => Parts::default(),
             };
-            batch.insert(&key, &encode_totals(totals));
+            for (part, added) in parts.iter_mut().zip(added) {
+                *part = part.checked_add(added)?;
+            }
+            // So that a sum of parts always fits.
+            total(&parts)?;
+            batch.insert(&key, encode_parts(&parts));
         }
         for (instance, position) in offsets {
             batch.insert(&offset_key(instance), &position.to_u64().to_be_bytes());
@@ -300,7 +310,11 @@ impl Database {
         }
         let (low, high) = (pyramid::tick(range.from), pyramid::tick(range.to) + 1);
         for processor in Processor::ALL {
-            let top = self.buckets(processor, TOP_LEVEL, 0..u64::MAX)?;
+            let mut top = Vec::new();
+            for bucket in self.buckets(processor, TOP_LEVEL) {
+                let (number, parts) = bucket?;
+                top.push((number, total(&parts)?, parts));
+            }
             let before_low = self.sum_before(processor, &top, low)?;
             let before_high = self.sum_before(processor, &top, high)?;
             sums[processor.index()] = Totals {
@@ -315,23 +329,37 @@ impl Database {
     fn sum_before(
         &self,
         processor: Processor,
-        top: &[Bucket],
+        top: &[(u64, Totals, Parts)],
         tick: u64,
     ) -> Result<Totals, DatabaseError> {
-        let (mut before, mut own) = split(top, pyramid::bucket(tick, TOP_LEVEL))?;
-        for level in (BOTTOM_LEVEL..TOP_LEVEL).rev() {
-            let Some(whole) = own else { return Ok(before) };
-            let parts = pyramid::parts(pyramid::bucket(tick, level + 1));
-            let parts = self.buckets(processor, level, parts)?;
+        let place = top.partition_point(|(number, ..)| *number < pyramid::bucket(tick, TOP_LEVEL));
+        let mut before = Totals::default();
+        for (_, totals, _) in &top[..place] {
+            before = before.checked_add(*totals)?;
+        }
+        let own = top.get(place).filter(|(number, ..)| *number == pyramid::bucket(tick, TOP_LEVEL));
+        let Some((_, _, mut parts)) = own.copied() else { return Ok(before) };
+        let mut level = TOP_LEVEL;
+        loop {
+            let part = pyramid::part(tick, level);
+            before = before.checked_add(total(&parts[..part])?)?;
+            let whole = parts[part];
+            if whole == Totals::default() {
+                return Ok(before);
+            }
+            level -= 1;
+            if level == BOTTOM_LEVEL {
+                return Ok(
+                    before.checked_add(self.sum_within_bottom_bucket(processor, tick, whole)?)?
+                );
+            }
+            let key = bucket_key(processor, level, pyramid::bucket(tick, level));
+            let value = self.db().get(key).map_err(|error| self.sled(error))?;
+            parts = self.parts(&value.ok_or_else(|| self.incomplete())?)?;
             if total(&parts)? != whole {
                 return Err(self.incomplete());
             }
-            let (before_own, part) = split(&parts, pyramid::bucket(tick, level))?;
-            before = before.checked_add(before_own)?;
-            own = part;
         }
-        let Some(whole) = own else { return Ok(before) };
-        Ok(before.checked_add(self.sum_within_bottom_bucket(processor, tick, whole)?)?)
     }
 
     /// What was settled before a tick in the bucket of the bottom level that it belongs to, which has
@@ -359,21 +387,19 @@ impl Database {
         if all == whole { Ok(before) } else { Err(self.incomplete()) }
     }
 
-    /// All buckets of a level in this range that have payments.
+    /// All buckets of a level above the bottom: their numbers and the totals of their parts.
     fn buckets(
         &self,
         processor: Processor,
         level: u8,
-        range: Range<u64>,
-    ) -> Result<Vec<Bucket>, DatabaseError> {
-        let from = bucket_key(processor, level, range.start);
-        let to = bucket_key(processor, level, range.end);
-        let entries = self.db().range(from..to).map(|entry| {
+    ) -> impl Iterator<Item = Result<(u64, Parts), DatabaseError>> {
+        let from = bucket_key(processor, level, 0);
+        let to = bucket_key(processor, level, u64::MAX);
+        self.db().range(from..=to).map(|entry| {
             let (key, value) = entry.map_err(|error| self.sled(error))?;
             let number = key.last_chunk().ok_or_else(|| self.bad_value())?;
-            Ok((u64::from_be_bytes(*number), self.totals(&value)?))
-        });
-        entries.collect()
+            Ok((u64::from_be_bytes(*number), self.parts(&value)?))
+        })
     }
 
     /// Checks that the view has as much as the journals.
@@ -396,6 +422,17 @@ impl Database {
         }
     }
 
+    /// The totals of the parts of a bucket above the bottom level.
+    fn parts(&self, value: &[u8]) -> Result<Parts, DatabaseError> {
+        let (entries, rest) = value.as_chunks::<PART_BYTES>();
+        let mut parts = Parts::default();
+        for [number, totals @ ..] in entries {
+            let part = parts.get_mut(usize::from(*number)).ok_or_else(|| self.bad_value())?;
+            *part = self.totals(totals)?;
+        }
+        if rest.is_empty() { Ok(parts) } else { Err(self.bad_value()) }
+    }
+
     fn sled(&self, source: sled::Error) -> DatabaseError {
         DatabaseError::Sled { path: self.path.clone(), source }
     }
@@ -410,16 +447,20 @@ impl Database {
     }
 }
 
-/// The sum of all buckets.
-fn total(buckets: &[Bucket]) -> Result<Totals, TotalOverflow> {
-    buckets.iter().try_fold(Totals::default(), |sum, (_, totals)| sum.checked_add(*totals))
+/// The sum of parts.
+fn total(parts: &[Totals]) -> Result<Totals, TotalOverflow> {
+    parts.iter().try_fold(Totals::default(), |sum, totals| sum.checked_add(*totals))
 }
 
-/// The sum of the buckets before this one, and this one if it is there.
-fn split(buckets: &[Bucket], number: u64) -> Result<(Totals, Option<Totals>), TotalOverflow> {
-    let before = buckets.partition_point(|(other, _)| *other < number);
-    let own = buckets.get(before).filter(|(other, _)| *other == number).map(|(_, totals)| *totals);
-    Ok((total(&buckets[..before])?, own))
+fn encode_parts(parts: &Parts) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(parts.len() * PART_BYTES);
+    for (number, totals) in (0..).zip(parts) {
+        if *totals != Totals::default() {
+            bytes.push(number);
+            bytes.extend_from_slice(&encode_totals(*totals));
+        }
+    }
+    bytes
 }
 
 fn encode_totals(totals: Totals) -> [u8; TOTALS_BYTES] {
@@ -443,8 +484,7 @@ fn offset_key(instance: u16) -> [u8; 3] {
 
 /// The place of a tick within its bucket of the bottom level.
 fn within_bottom_bucket(tick: u64) -> u8 {
-    let first = pyramid::parts(pyramid::bucket(tick, BOTTOM_LEVEL)).start;
-    u8::try_from(tick - first).expect("a bucket of level 1 has 16 parts")
+    u8::try_from(pyramid::part(tick, BOTTOM_LEVEL)).expect("a bucket has 16 parts")
 }
 
 /// Moves a damaged view out of the way, in place of one that was set aside before.
@@ -601,8 +641,9 @@ mod tests {
                 || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
             let mut wrong = value.to_vec();
-            wrong.truncate(TOTALS_BYTES);
-            wrong[TOTALS_BYTES - 1] ^= 1;
+            let bytes = if level == BOTTOM_LEVEL { TOTALS_BYTES } else { PART_BYTES };
+            wrong.truncate(bytes);
+            wrong[bytes - 1] ^= 1;
             database.db().insert(key, wrong).unwrap();
             let is_missed = database.sum(span).is_err()
                 || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
@@ -630,8 +671,8 @@ mod tests {
             ("a bucket that other levels do not know", |folder| {
                 let db = sled::open(folder).unwrap();
                 let key = bucket_key(Processor::Default, LEVELS_COUNT - 1, 77);
-                let totals = Totals::of_payment(Cents::new(1));
-                db.insert(key, &encode_totals(totals)).unwrap();
+                let parts = [Totals::of_payment(Cents::new(1)); PARTS_COUNT];
+                db.insert(key, encode_parts(&parts)).unwrap();
                 db.flush().unwrap();
             }),
         ];

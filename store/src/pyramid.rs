@@ -1,19 +1,19 @@
 //! The pyramid of time buckets: totals by millisecond at the bottom, and by sixteen buckets of the
 //! level below on each level above. What lies before a moment is, on each level, at most fifteen
-//! buckets, so the cost of a summary grows neither with the length of its span nor with the number of
+//! parts of one bucket, so the cost of a summary grows neither with the length of its span nor with the number of
 //! payments. As a bucket must be the sum of its parts, each answer can be checked on its way down.
 //!
 //! Time is counted in ticks: milliseconds since [`TimestampMs::MIN`], never negative.
 
-use std::ops::Range;
-
 use ledger::TimestampMs;
 
-/// Buckets of a level that make one bucket of the level above.
+/// Buckets of a level that make one bucket of the level above: its parts.
 ///
 /// Sixteen keeps both sides cheap: a payment is added to one bucket on each of 9 levels, which a
-/// batch of payments shares, and a summary reads 16 buckets at each end of each level.
-const FANOUT: u64 = 16;
+/// batch of payments shares, and a summary reads one bucket with its parts at each end of each level.
+pub const PARTS_COUNT: usize = 16;
+
+const FANOUT: u64 = PARTS_COUNT as u64;
 
 /// Levels, the bottom included. One bucket of the top level spans 49.7 days, so that ten years of
 /// payments are 74 of them; empty buckets do not exist and cost nothing.
@@ -38,10 +38,13 @@ pub fn bucket(tick: u64, level: u8) -> u64 {
     tick / FANOUT.pow(u32::from(level))
 }
 
-/// The buckets of the level below that make up a bucket.
+/// Which of the parts of its bucket on this level a tick belongs to, from 0 on.
+///
+/// # Panics
+/// The level is 0, whose buckets have no parts.
 #[must_use]
-pub fn parts(bucket: u64) -> Range<u64> {
-    bucket * FANOUT..(bucket + 1) * FANOUT
+pub fn part(tick: u64, level: u8) -> usize {
+    usize::try_from(bucket(tick, level - 1) % FANOUT).expect("a bucket has few parts")
 }
 
 #[cfg(test)]
@@ -51,14 +54,11 @@ mod tests {
     #[test]
     fn a_bucket_is_one_of_the_parts_of_the_one_above_it() {
         for tick in [0, 15, 16, 1_752_580_800_123, tick(TimestampMs::MAX)] {
-            for level in 0..LEVELS_COUNT {
-                let (own, above) = (bucket(tick, level), bucket(tick, level + 1));
-                assert!(parts(above).contains(&own));
-                assert!(!parts(above + 1).contains(&own));
-                assert_eq!(parts(above).end, parts(above + 1).start);
+            for level in 1..LEVELS_COUNT {
+                let below = bucket(tick, level) * FANOUT + part(tick, level) as u64;
+                assert_eq!(below, bucket(tick, level - 1));
             }
         }
-        assert_eq!(parts(0).count() as u64, FANOUT);
     }
 
     #[test]

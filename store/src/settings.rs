@@ -6,6 +6,10 @@ use clap::Parser;
 use ledger::daemon::{LogSettings, Settings};
 use ledger::volume::Volume;
 
+/// The memory that sled may use as a cache unless set otherwise, in MiB. Payments come in the order of
+/// time, so that little of the database is in use: with 16 MiB the process had 15 MiB more, and neither
+/// summaries nor steps were faster.
+pub const CACHE_MIB_DEFAULT: u64 = 4;
 /// The least cache that sled works with.
 const CACHE_MIB_MIN: u64 = 1;
 /// The most that may be set: 1 TiB.
@@ -30,7 +34,7 @@ pub struct StoreSettings {
     pub socket: Option<PathBuf>,
 
     /// Memory that the database may use as a cache, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 16)]
+    #[arg(long, value_name = "MIB", default_value_t = CACHE_MIB_DEFAULT)]
     pub cache_mib: u64,
 
     #[command(flatten)]
