@@ -38,6 +38,7 @@ impl LineWriter {
         let mut left = bytes;
         while !left.is_empty() {
             match self.stream.write(left) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => left = &left[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -71,3 +71,50 @@ impl Applier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+
+    use super::*;
+
+    fn step(number: u8, cents: i64) -> Step {
+        let payment = Settled {
+            id: CorrelationId::from_bytes([number; 16]),
+            amount: Cents::new(cents),
+            processor: Processor::Default,
+            requested_at: TimestampMs::clamped(i64::from(number)),
+        };
+        let place = Position { segment: 1, index: u32::from(number) };
+        Step { payments: vec![payment], offsets: BTreeMap::from([(1, place)]) }
+    }
+
+    fn database(folder: &std::path::Path) -> Arc<Database> {
+        Arc::new(Database::open(&folder.join("sled"), 1 << 20).unwrap())
+    }
+
+    #[test]
+    fn steps_are_applied_in_their_order_to_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(folder.path());
+        let applier = Applier::start(Arc::clone(&database)).unwrap();
+        assert!((1..=50).all(|number| applier.submit(step(number, 1))));
+        applier.finish().unwrap();
+        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].count, 50);
+        assert_eq!(database.offset(1).unwrap(), Some(Position { segment: 1, index: 50 }));
+    }
+
+    #[test]
+    fn nothing_is_applied_after_a_step_that_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(folder.path());
+        let applier = Applier::start(Arc::clone(&database)).unwrap();
+        for (number, cents) in [(1, 1), (2, i64::MAX), (3, 1), (4, 1), (5, 1)] {
+            // Those after the one that fails may find the thread gone.
+            let _ = applier.submit(step(number, cents));
+        }
+        assert!(matches!(applier.finish(), Err(DatabaseError::Overflow(_))));
+        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].count, 1);
+        assert_eq!(database.offset(1).unwrap(), Some(Position { segment: 1, index: 1 }));
+    }
+}

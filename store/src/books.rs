@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +128,7 @@ struct Unapplied {
 }
 
 /// Records that were read from a journal.
-struct Read {
+struct Progress {
     count: usize,
     /// When the last of them was written.
     written_at: TimestampMs,
@@ -251,13 +251,13 @@ impl Books {
             if stop.load(Ordering::Relaxed) {
                 return Err(BooksError::Stopped);
             }
-            let Read { count, written_at } = self.read_some(instance)?;
+            let Progress { count, written_at } = self.read_some(instance)?;
             records_count += count as u64;
             if count == READ_RECORDS_MAX {
                 unread.push(Reverse((written_at, instance)));
             }
             while self.unapplied.len() >= REBUILD_PAYMENTS_MAX {
-                if !self.take_step(REBUILD_PAYMENTS_MAX).is_none_or(|step| applier.submit(step)) {
+                if !self.hand_over(applier) {
                     return Ok(records_count);
                 }
             }
@@ -268,9 +268,7 @@ impl Books {
                 self.take_indexed(finished);
             }
         }
-        while let Some(step) = self.take_step(REBUILD_PAYMENTS_MAX)
-            && applier.submit(step)
-        {}
+        while self.hand_over(applier) {}
         Ok(records_count)
     }
 
@@ -325,6 +323,7 @@ impl Books {
                 Ok(true)
             }
             Ok(None) => Ok(false),
+            Err(error) if error.is_shortage() => Err(error.into()),
             Err(error) => {
                 tracing::warn!("{error}; that file of the index is made again");
                 let path = self.index_disk.path().join(index_file_name(instance, number));
@@ -375,7 +374,7 @@ impl Books {
     fn read_instance(&mut self, instance: u16) -> Result<u64, BooksError> {
         let mut records_count = 0;
         loop {
-            let Read { count, .. } = self.read_some(instance)?;
+            let Progress { count, .. } = self.read_some(instance)?;
             records_count += count as u64;
             if count < READ_RECORDS_MAX {
                 return Ok(records_count);
@@ -387,10 +386,10 @@ impl Books {
     }
 
     /// Reads up to [`READ_RECORDS_MAX`] records of an instance's journal.
-    fn read_some(&mut self, instance: u16) -> Result<Read, BooksError> {
+    fn read_some(&mut self, instance: u16) -> Result<Progress, BooksError> {
         let mut written_at = TimestampMs::MIN;
         let Some(state) = self.instances.get_mut(&instance) else {
-            return Ok(Read { count: 0, written_at });
+            return Ok(Progress { count: 0, written_at });
         };
         let (decisions, index, unapplied) =
             (&mut self.decisions, &mut self.index, &mut self.unapplied);
@@ -411,7 +410,7 @@ impl Books {
             Record::Sealed(_) => sealed.push_back(position.segment),
             Record::Synced(_) => {}
         })?;
-        Ok(Read { count, written_at })
+        Ok(Progress { count, written_at })
     }
 
     /// Reads all journals to their ends, as of now, and gives whether there was anything new.
@@ -441,28 +440,39 @@ impl Books {
     /// # Errors
     /// The database fails.
     pub fn apply_some(&mut self) -> Result<bool, BooksError> {
-        let Some(step) = self.take_step(APPLY_PAYMENTS_MAX) else { return Ok(false) };
+        let Some(step) = self.next_step(APPLY_PAYMENTS_MAX) else { return Ok(false) };
+        let count = step.payments.len();
+        // What cannot be added stays, so that nothing later is added without it.
         step.apply(&self.database)?;
+        self.unapplied.drain(..count);
         Ok(!self.unapplied.is_empty())
     }
 
-    /// Takes the first payments that are not in the database. They must be added to it next, or never.
-    fn take_step(&mut self, payments_max: usize) -> Option<Step> {
+    /// The first payments that are not in the database.
+    fn next_step(&self, payments_max: usize) -> Option<Step> {
         if self.unapplied.is_empty() {
             return None;
         }
         let count = self.unapplied.len().min(payments_max);
         let mut step = Step { payments: Vec::with_capacity(count), ..Step::default() };
-        for unapplied in self.unapplied.drain(..count) {
+        for unapplied in self.unapplied.range(..count) {
             step.offsets.insert(unapplied.instance, unapplied.position.next());
             step.payments.push(unapplied.payment);
         }
-        if self.unapplied.is_empty() {
+        if self.unapplied.len() == count {
             for (instance, state) in &self.instances {
                 step.offsets.insert(*instance, state.reader.position().max(state.apply_from));
             }
         }
         Some(step)
+    }
+
+    /// Hands the first payments that are not in the database to the thread that adds them. False if that
+    /// has failed, or there are none.
+    fn hand_over(&mut self, applier: &Applier) -> bool {
+        let Some(step) = self.next_step(REBUILD_PAYMENTS_MAX) else { return false };
+        self.unapplied.drain(..step.payments.len());
+        applier.submit(step)
     }
 
     /// What was settled in a span of time, by every record that was written before the call.
@@ -745,7 +755,7 @@ fn hash_key(disk: &FolderDisk) -> Result<[u8; 16], BooksError> {
     remove_if_there(&path).map_err(failed("remove", &path))?;
     let mut key = [0; 16];
     std::fs::File::open("/dev/urandom")
-        .and_then(|mut source| io::Read::read_exact(&mut source, &mut key))
+        .and_then(|mut source| source.read_exact(&mut key))
         .map_err(failed("read", Path::new("/dev/urandom")))?;
     std::fs::write(&path, key).map_err(failed("write", &path))?;
     Ok(key)

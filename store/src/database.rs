@@ -95,6 +95,12 @@ pub enum DatabaseError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another version of the program wrote it.
+    #[error("the database {path} has the format of another version of this program")]
+    Version {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Totals that must be equal are not.
     #[error("the database {path} has not what the journals have")]
     Incomplete {
@@ -121,7 +127,10 @@ impl DatabaseError {
             Self::Sled { source: sled::Error::Io(error), .. } => {
                 !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
             }
-            Self::Sled { .. } | Self::Value { .. } | Self::Incomplete { .. } => true,
+            Self::Sled { .. }
+            | Self::Value { .. }
+            | Self::Version { .. }
+            | Self::Incomplete { .. } => true,
             Self::SetAside { .. } | Self::Overflow(_) => false,
         }
     }
@@ -184,7 +193,7 @@ impl Database {
     fn check(&self) -> Result<(), DatabaseError> {
         let version = self.db().get(VERSION_KEY).map_err(|error| self.sled(error))?;
         if version.is_none_or(|version| version != VERSION) {
-            return Err(self.bad_value());
+            return Err(DatabaseError::Version { path: self.path.clone() });
         }
         for processor in Processor::ALL {
             let top = self.sum_level(processor, TOP_LEVEL)?;

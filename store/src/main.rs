@@ -4,12 +4,17 @@ use std::process::ExitCode;
 
 use ledger::check;
 use ledger::daemon::{
-    EXIT_DATA, EXIT_SOFTWARE, abort_on_panic_after, create_files_privately, exit_code, settings,
-    settings_from, settings_of_check, shutdown_signal, start_logging,
+    EXIT_DATA, EXIT_SOFTWARE, EXIT_USAGE, abort_on_panic_after, create_files_privately, exit_code,
+    reserve_descriptors, settings, settings_from, settings_of_check, shutdown_signal,
+    start_logging,
 };
 use store::suspicion::Suspicion;
 use store::{StoreError, StoreSettings};
 use tokio::runtime::{Builder, LocalOptions};
+
+/// Descriptors that a young store needs. One more is open for each sealed segment, so that as many as may
+/// be had are taken.
+const DESCRIPTORS: u64 = 128;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -22,6 +27,9 @@ fn main() -> ExitCode {
     let settings: StoreSettings = settings();
     start_logging(settings.log);
     create_files_privately();
+    if let Err(what) = reserve_descriptors(DESCRIPTORS, "the files of journals and index") {
+        return exit_code(Err((EXIT_USAGE, what)));
+    }
     // sled's own threads panic over what they cannot read or write.
     let suspicion = Suspicion::of(&settings.volume());
     abort_on_panic_after(move |panic| suspicion.raise(panic));

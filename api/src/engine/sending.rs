@@ -103,8 +103,8 @@ impl Engine {
             if !self.intake.may_send() {
                 return Some(now_ms + intake::PAUSE_MS);
             }
-            if let Some(until_ms) = self.pace.wait_until_ms(now_ms) {
-                return Some(until_ms);
+            if let Err(at_ms) = self.pace.admit(now_ms) {
+                return Some(at_ms);
             }
             match self.router.decide(now_ms, backlog) {
                 Decision::Send(processor) => {

@@ -1,4 +1,4 @@
-//! The thread that writes the index of sealed segments to files: sorting half a million ids is too
+//! The thread that writes the index of sealed segments to files: sorting a quarter of a million ids is too
 //! long for a thread that answers questions.
 
 use std::io;

@@ -28,6 +28,7 @@ use std::io;
 use ledger::disk::{Disk, DiskFile, create_anew, write_whole};
 use ledger::journal::{JournalReader, Position, Record};
 use ledger::{Cents, CorrelationId, Totals};
+use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
@@ -90,6 +91,15 @@ pub enum IndexError {
         /// What is wrong.
         what: &'static str,
     },
+}
+
+impl IndexError {
+    /// Whether the process has too little of something, which says nothing about the file.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
 }
 
 /// A filter as its file has it.
