@@ -6,7 +6,7 @@
 //! | key | value |
 //! |---|---|
 //! | `o`, instance (2) | the place in that instance's journal up to which the view is applied (8) |
-//! | `p`, processor (1), level 1, bucket (8) | count (8), cents (8); then, per payment, its millisecond within the bucket (1), correlation id (16) and cents (8) |
+//! | `p`, processor (1), level 1, bucket (8) | per payment: its millisecond within the bucket (1), correlation id (16), cents (8) |
 //! | `p`, processor (1), level from 2 on (1), bucket (8) | per part with payments, ascending: its number (1), its count (8), its cents (8) |
 //! | `v` | the version of all this (1) |
 //!
@@ -289,13 +289,8 @@ impl Database {
         }
         let key = bucket_key(processor, BOTTOM_LEVEL, bucket);
         let before = self.db().get(key).map_err(|error| self.sled(error))?;
-        let (totals, packed) = match &before {
-            Some(value) => (self.totals(value)?.checked_add(added)?, &value[TOTALS_BYTES..]),
-            None => (added, &[][..]),
-        };
-        let mut value =
-            Vec::with_capacity(TOTALS_BYTES + packed.len() + payments.len() * PACKED_BYTES);
-        value.extend_from_slice(&encode_totals(totals));
+        let packed = before.as_deref().unwrap_or_default();
+        let mut value = Vec::with_capacity(packed.len() + payments.len() * PACKED_BYTES);
         value.extend_from_slice(packed);
         for payment in payments {
             value.push(within_bottom_bucket(pyramid::tick(payment.requested_at)));
@@ -383,7 +378,7 @@ impl Database {
         let value = self.db().get(key).map_err(|error| self.sled(error))?;
         let value = value.ok_or_else(|| self.incomplete())?;
         let (mut before, mut all) = (Totals::default(), Totals::default());
-        let (payments, _) = value.get(TOTALS_BYTES..).unwrap_or_default().as_chunks();
+        let (payments, _) = value.as_chunks();
         for payment in payments {
             let payment: &[u8; PACKED_BYTES] = payment;
             let cents = payment.last_chunk().expect("a payment ends with its 8 bytes of cents");
@@ -650,7 +645,7 @@ mod tests {
                 || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
             let mut wrong = value.to_vec();
-            let bytes = if level == BOTTOM_LEVEL { TOTALS_BYTES } else { PART_BYTES };
+            let bytes = if level == BOTTOM_LEVEL { PACKED_BYTES } else { PART_BYTES };
             wrong.truncate(bytes);
             wrong[bytes - 1] ^= 1;
             database.db().insert(key, wrong).unwrap();

@@ -1,7 +1,7 @@
 //! The pyramid of time buckets: totals by millisecond at the bottom, and by sixteen buckets of the
 //! level below on each level above. What lies before a moment is, on each level, at most fifteen
-//! parts of one bucket, so the cost of a summary grows neither with the length of its span nor with the number of
-//! payments. As a bucket must be the sum of its parts, each answer can be checked on its way down.
+//! parts of one bucket, so the cost of a summary grows neither with the length of its span nor with the
+//! number of payments. As a bucket must be the sum of its parts, each answer can be checked on its way down.
 //!
 //! Time is counted in ticks: milliseconds since [`TimestampMs::MIN`], never negative.
 

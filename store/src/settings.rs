@@ -7,8 +7,8 @@ use ledger::daemon::{LogSettings, Settings};
 use ledger::volume::Volume;
 
 /// The memory that sled may use as a cache unless set otherwise, in MiB. Payments come in the order of
-/// time, so that little of the database is in use: with 16 MiB the process had 15 MiB more, and neither
-/// summaries nor steps were faster.
+/// time, so that little of the database is in use. With 16 MiB the process had 15 MiB more, a summary over 100,000
+/// payments took a seventh less time, and one over millions and a rebuild took as long.
 pub const CACHE_MIB_DEFAULT: u64 = 4;
 /// The least cache that sled works with.
 const CACHE_MIB_MIN: u64 = 1;

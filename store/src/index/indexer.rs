@@ -1,5 +1,5 @@
-//! The thread that writes the index of sealed segments to files: sorting a quarter of a million ids is too
-//! long for a thread that answers questions.
+//! The thread that writes the index of sealed segments to files: sorting a quarter of a million ids is
+//! too long for a thread that answers questions.
 
 use std::io;
 use std::sync::Arc;
