@@ -13,24 +13,29 @@ readonly MEMORY_MIB_MAX=1024
 
 usage() {
   cat <<HELP
-scripts/fuzz.sh [--seconds N] [TARGET...]
+scripts/fuzz.sh [--seconds N] [--seed N] [TARGET...]
 
 Builds the fuzz targets in fuzz/targets and runs each of those given, or all, for N seconds (60),
 as many at a time as there are processors. They begin with the inputs in fuzz/seeds and with what
 earlier runs found (fuzz/corpus, which git ignores). An input that makes a target fail is kept in
-fuzz/artifacts, and how to run it again is printed.
+fuzz/artifacts, and how to run it again is printed. With a seed the inputs are the same each time,
+as far as the seconds last and nothing earlier was found; without one they are others.
 
 Needs a C++ compiler, for libFuzzer (Debian: apt-get install g++).
 HELP
 }
 
 seconds=60
+# What libFuzzer takes for "a different one each time".
+seed=0
 targets=()
 while (($# > 0)); do
   case $1 in
     --help) usage && exit ;;
     --seconds) seconds=${2:-} && shift ;;
     --seconds=*) seconds=${1#--seconds=} ;;
+    --seed) seed=${2:-} && shift ;;
+    --seed=*) seed=${1#--seed=} ;;
     -*)
       echo "there is no option $1; see scripts/fuzz.sh --help" >&2
       exit "$EXIT_USAGE"
@@ -41,6 +46,10 @@ while (($# > 0)); do
 done
 if ! [[ $seconds =~ ^[1-9][0-9]*$ ]]; then
   echo '--seconds takes a whole number from 1' >&2
+  exit "$EXIT_USAGE"
+fi
+if ! [[ $seed =~ ^[0-9]{1,9}$ ]]; then
+  echo '--seed takes a whole number of at most nine digits' >&2
   exit "$EXIT_USAGE"
 fi
 
@@ -82,8 +91,9 @@ run() {
     options+=("-dict=dictionaries/$target.txt")
   fi
   local log=artifacts/$target.log
-  if "$PROGRAMS/$target" "${options[@]}" -max_total_time="$seconds" -max_len="$INPUT_BYTES_MAX" \
-    -rss_limit_mb="$MEMORY_MIB_MAX" -timeout=10 -use_value_profile=1 -print_final_stats=1 \
+  if "$PROGRAMS/$target" "${options[@]}" -max_total_time="$seconds" -seed="$seed" \
+    -max_len="$INPUT_BYTES_MAX" -rss_limit_mb="$MEMORY_MIB_MAX" -timeout=10 -use_value_profile=1 \
+    -print_final_stats=1 \
     -artifact_prefix="$artifacts" "corpus/$target" "seeds/$target" >"$log" 2>&1; then
     local inputs covered
     inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")

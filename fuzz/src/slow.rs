@@ -71,7 +71,7 @@ fn shift(exponent: Option<&str>) -> Option<i64> {
 /// fields that nobody asks for are not looked at.
 ///
 /// # Panics
-/// It is not JSON.
+/// It is not JSON, or not UTF-8.
 #[must_use]
 pub fn json(bytes: &[u8]) -> Option<Value> {
     let value = serde_json::from_slice(bytes).ok();
@@ -85,7 +85,10 @@ pub fn json(bytes: &[u8]) -> Option<Value> {
             rest[at..escape_end].fill(b'x');
             rest = &mut rest[escape_end..];
         }
-        let read = serde_json::from_slice::<Value>(&without_escapes);
+        // They may be the first bytes of a character as well, whose last ones then stand alone.
+        std::str::from_utf8(bytes).expect("what is accepted is UTF-8");
+        let without_escapes = String::from_utf8_lossy(&without_escapes);
+        let read = serde_json::from_str::<Value>(&without_escapes);
         read.expect("what is accepted is JSON but for the escapes in its texts");
     }
     value
