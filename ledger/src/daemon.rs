@@ -189,7 +189,27 @@ pub fn reserve_descriptors(needed: u64, settings: &str) -> Result<(), String> {
             "{settings} and what else is open need {needed} descriptors, and this process may have \
              {allowed} (ulimit -n): lower the one or raise the other"
         )),
-        _ => Ok(()),
+        _ => {
+            make_room_for_descriptors(needed);
+            Ok(())
+        }
+    }
+}
+
+/// Descriptors that are made room for at most: half a mebibyte of the kernel's memory.
+const ROOM_DESCRIPTORS_MAX: u64 = 1 << 16;
+
+/// Lets the kernel's table of this process's descriptors be as large as it will be needed, before
+/// there are other threads. Otherwise it grows with the connections, to 256, 512, 1,024 and so on,
+/// and each time that one thread makes it grow while there are others, it waits for all processors to
+/// have passed a point of rest: 6 to 15 ms in which an event loop answers nobody.
+pub fn make_room_for_descriptors(count: u64) {
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(count);
+    let count = count.min(allowed).clamp(1, ROOM_DESCRIPTORS_MAX);
+    let last = i32::try_from(count - 1).expect("it is small");
+    // It is taken and given back; the table stays as large.
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last) {
+        tracing::debug!("no room is made for {count} descriptors: {error}");
     }
 }
 
@@ -354,6 +374,11 @@ mod tests {
             setrlimit(Resource::Nofile, few).unwrap();
             reserve_descriptors(65, "--all").unwrap();
             assert_eq!(getrlimit(Resource::Nofile).current, Some(maximum));
+            let room_for = maximum.min(5_000);
+            reserve_descriptors(room_for, "--all").unwrap();
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+            assert!(size.trim().parse::<u64>().unwrap() >= room_for, "{size}");
             let error = reserve_descriptors(maximum + 1, "--all").unwrap_err();
             assert!(error.contains("--all") && error.contains(&maximum.to_string()), "{error}");
             std::process::exit(7);

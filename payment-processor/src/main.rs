@@ -6,9 +6,13 @@ use std::process::ExitCode;
 use ledger::daemon::{self, EXIT_SOFTWARE};
 use payment_processor::Settings;
 
+/// Descriptors that a run of the contest may need: more than all calls of two routers.
+const DESCRIPTORS: u64 = 4_096;
+
 fn main() -> ExitCode {
     let settings: Settings = daemon::settings();
     daemon::start_logging(settings.log);
+    daemon::make_room_for_descriptors(DESCRIPTORS);
     daemon::exit_code(run(&settings))
 }
 

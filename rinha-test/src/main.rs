@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use ledger::daemon::{EXIT_USAGE, create_files_privately};
+use ledger::daemon::{EXIT_USAGE, create_files_privately, make_room_for_descriptors};
 use rinha_test::chaos::{self, ChaosSettings};
 use rinha_test::floor::{self, FloorSettings};
 use rinha_test::route_lab::{self, LabSettings};
@@ -50,8 +50,12 @@ enum Command {
     Child(child::ChildSettings),
 }
 
+/// Descriptors that a load may need: one for each of a thousand users, with room to spare.
+const DESCRIPTORS: u64 = 4_096;
+
 fn main() -> ExitCode {
     create_files_privately();
+    make_room_for_descriptors(DESCRIPTORS);
     let settings = match Settings::try_parse() {
         Ok(settings) => settings,
         Err(error) => {

@@ -2,32 +2,42 @@
 //!
 //! When both processors come back after an outage, thousands of payments may be sent at once. To send
 //! them all in the same moment would take the CPU from those that come in, use up the quota of a
-//! container, and meet a processor that has just recovered with all that it has missed. So the first
-//! go at [`ALLOWANCE`] in a window of [`WINDOW_MS`], 4,000 a second, and each window that does not
-//! suffice makes the next ones wider by [`STEP`]: after a second, they let 80,000 a second through.
+//! container, and meet a processor that has just recovered with all that it has missed. So after the
+//! first [`BURST`] they go at [`ALLOWANCE`] in a window of [`WINDOW_MS`], 1,000 a second, and each
+//! window that does not suffice makes the next ones wider by one part in [`GROWTH`]: twice as wide each
+//! 0.45 s, 40,000 a second after 2.4 s.
 
 /// How long a window is, in milliseconds.
-pub(super) const WINDOW_MS: u64 = 5;
+pub(super) const WINDOW_MS: u64 = 10;
 
-/// Payments that may be sent in the first window.
-pub(super) const ALLOWANCE: usize = 20;
+/// Payments that may be sent at once after a window that sufficed.
+pub(super) const BURST: usize = 20;
 
-/// How many more may be sent in the window after one that did not suffice.
-const STEP: usize = 2;
+/// Payments that may be sent in a window after the first that did not suffice.
+const ALLOWANCE: usize = 10;
+
+/// By which part of it an allowance grows when it did not suffice.
+const GROWTH: usize = 64;
+
+/// Allowances are kept in thousandths of a payment, so that small ones grow as well.
+const THOUSAND: usize = 1_000;
 
 /// Once windows have sufficed for so long they are as wide as was needed in that time, in milliseconds.
 const MEMORY_MS: u64 = 1_000;
 
 /// Windows that may be made up for at once after a turn that took longer than one.
-const WINDOWS_MAX: u64 = 8;
+const WINDOWS_MAX: u64 = 4;
 
 /// How many payments may be sent now.
 #[derive(Debug)]
 pub(super) struct Pace {
+    /// Thousandths of a payment in a window.
     allowance: usize,
     began_ms: u64,
     /// Windows that the present one stands for.
     windows: usize,
+    /// Payments that may be sent in the present one.
+    budget: usize,
     sent: usize,
     /// Whether the present one does not suffice.
     is_short: bool,
@@ -39,9 +49,10 @@ pub(super) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            allowance: ALLOWANCE,
+            allowance: ALLOWANCE * THOUSAND,
             began_ms: 0,
             windows: 1,
+            budget: BURST,
             sent: 0,
             is_short: false,
             most: 0,
@@ -56,7 +67,7 @@ impl Pace {
         if now_ms >= self.began_ms + WINDOW_MS {
             self.begin_window(now_ms);
         }
-        if self.sent < self.allowance * self.windows {
+        if self.sent < self.budget {
             return Ok(());
         }
         self.is_short = true;
@@ -65,17 +76,22 @@ impl Pace {
 
     fn begin_window(&mut self, now_ms: u64) {
         self.most = self.most.max(self.sent.div_ceil(self.windows));
-        let passed = (now_ms - self.began_ms) / WINDOW_MS;
         if self.is_short {
-            self.allowance += STEP * self.windows;
+            // Nobody was there to ask in the windows that a long turn has passed over.
+            let passed = (now_ms - self.began_ms) / WINDOW_MS;
+            self.windows = usize::try_from(passed.min(WINDOWS_MAX)).expect("it is small");
+            self.allowance += self.allowance * self.windows / GROWTH;
+            self.budget = self.allowance * self.windows / THOUSAND;
             (self.most, self.looked_at_ms) = (0, now_ms);
-        } else if now_ms >= self.looked_at_ms + MEMORY_MS {
-            self.allowance = self.most.max(ALLOWANCE);
-            (self.most, self.looked_at_ms) = (0, now_ms);
+        } else {
+            if now_ms >= self.looked_at_ms + MEMORY_MS {
+                let needed = if self.most > BURST { self.most } else { ALLOWANCE };
+                self.allowance = needed * THOUSAND;
+                (self.most, self.looked_at_ms) = (0, now_ms);
+            }
+            self.windows = 1;
+            self.budget = BURST.max(self.allowance / THOUSAND);
         }
-        // Nobody was there to ask in the windows that a long turn has passed over.
-        let windows = if self.is_short { passed.clamp(1, WINDOWS_MAX) } else { 1 };
-        self.windows = usize::try_from(windows).expect("it is small");
         (self.began_ms, self.sent, self.is_short) = (now_ms, 0, false);
     }
 
@@ -104,23 +120,26 @@ mod tests {
     #[test]
     fn few_wait_for_nothing() {
         let mut pace = Pace::default();
-        for now_ms in (1_000..60_000).step_by(5) {
-            assert_eq!(send(&mut pace, ALLOWANCE, [now_ms, now_ms + 1], 1), ALLOWANCE);
+        for now_ms in (1_000..60_000).step_by(10) {
+            assert_eq!(send(&mut pace, BURST, [now_ms, now_ms + 1], 1), BURST);
         }
-        assert_eq!(pace.allowance, ALLOWANCE);
+        assert_eq!(pace.allowance, ALLOWANCE * THOUSAND);
     }
 
     #[test]
     fn what_has_waited_goes_in_widening_windows() {
         let mut pace = Pace::default();
-        let windows: Vec<usize> = (0..4)
-            .map(|window| 1_000 + window * WINDOW_MS)
-            .map(|from_ms| send(&mut pace, 1_000, [from_ms, from_ms + WINDOW_MS], 1))
-            .collect();
-        assert_eq!(windows, [0, 1, 2, 3].map(|number| ALLOWANCE + number * STEP));
+        assert_eq!(send(&mut pace, usize::MAX, [1_000, 1_010], 1), BURST);
+        let periods: Vec<usize> = [1_010, 1_460, 1_910, 2_360]
+            .map(|from_ms| send(&mut pace, usize::MAX, [from_ms, from_ms + 450], 1))
+            .to_vec();
+        assert!((550..700).contains(&periods[0]), "{periods:?}");
+        for pair in periods.windows(2) {
+            assert!((190..220).contains(&(pair[1] * 100 / pair[0])), "{periods:?}");
+        }
         // A second later next to nothing holds them up.
-        let second = send(&mut pace, usize::MAX, [1_020, 2_020], 1);
-        assert!((40_000..50_000).contains(&second), "{second}");
+        let second = send(&mut pace, usize::MAX, [2_810, 3_810], 1);
+        assert!((35_000..45_000).contains(&second), "{second}");
     }
 
     #[test]
@@ -137,10 +156,10 @@ mod tests {
         let mut pace = Pace::default();
         let mut held_up = 0;
         let mut waiting = 0;
-        for now_ms in (1_000..20_000).step_by(5) {
-            waiting += 50;
+        for now_ms in (1_000..20_000).step_by(10) {
+            waiting += 100;
             waiting -= send(&mut pace, waiting, [now_ms, now_ms + 1], 1);
-            held_up += usize::from(waiting > 0 && now_ms > 3_000);
+            held_up += usize::from(waiting > 0 && now_ms > 5_000);
         }
         assert_eq!(held_up, 0);
     }
@@ -148,21 +167,21 @@ mod tests {
     #[test]
     fn it_begins_anew_after_a_second_in_which_little_was_needed() {
         let mut pace = Pace::default();
-        send(&mut pace, usize::MAX, [1_000, 1_100], 1);
+        send(&mut pace, usize::MAX, [1_000, 2_100], 1);
         let wide = pace.allowance;
-        assert!(wide > ALLOWANCE);
-        send(&mut pace, 1, [2_000, 2_001], 1);
+        assert!(wide > ALLOWANCE * THOUSAND);
+        send(&mut pace, 1, [3_000, 3_001], 1);
         assert!(pace.allowance >= wide);
-        for from_ms in [3_200, 4_300] {
+        for from_ms in [4_200, 5_300] {
             send(&mut pace, 1, [from_ms, from_ms + 1], 1);
         }
-        assert_eq!(pace.allowance, ALLOWANCE);
+        assert_eq!(pace.allowance, ALLOWANCE * THOUSAND);
     }
 
     #[test]
     fn it_tells_when_the_next_may_be_sent() {
         let mut pace = Pace::default();
-        send(&mut pace, ALLOWANCE, [1_000, 1_001], 1);
+        send(&mut pace, BURST, [1_000, 1_001], 1);
         assert_eq!(pace.admit(1_003), Err(1_000 + WINDOW_MS));
         assert_eq!(pace.admit(1_000 + WINDOW_MS), Ok(()));
     }

@@ -191,7 +191,9 @@ fn what_has_waited_goes_in_windows_that_widen() {
         fixture.now_ms = fixture.wake_ms.unwrap_or(fixture.now_ms);
     }
     // The first few show that the processor works.
-    assert_eq!(counts, [8, 20, 22, 24, 26, 28, 30, 32, 10]);
+    let last = counts.pop().unwrap();
+    assert_eq!(counts, [8, 20, 10, 10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 12, 12, 12, 12]);
+    assert!((1..=12).contains(&last), "{last}");
 }
 
 /// An engine that gathers payments for 20 ms.
