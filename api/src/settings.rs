@@ -108,7 +108,7 @@ pub struct ApiSettings {
 
     /// How long payments are gathered before the store is asked, for all of them at once, whether they may
     /// be sent; twice as long at most where nothing else happens. 0 asks for each at once
-    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(..=1000))]
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=1000))]
     pub claim_delay_ms: u64,
 
     /// Connections of clients at a time; more are answered with 503

@@ -5,7 +5,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a measurement that cannot go on has failed")]
 
+use std::hint::black_box;
+use std::time::Duration;
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ledger::clock::Monotonic;
 use ledger::disk::memory::MemoryDisk;
 use ledger::journal::{Event, PaymentRecord, Position};
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
@@ -27,7 +31,6 @@ fn id(number: u32) -> CorrelationId {
 
 fn settled(number: u32) -> Settled {
     Settled {
-        id: id(number),
         amount: Cents::new(1990),
         processor: Processor::ALL[usize::from(number.is_multiple_of(8))],
         requested_at: TimestampMs::clamped(START_MS + i64::from(number / PER_MS)),
@@ -95,19 +98,36 @@ fn sum(criterion: &mut Criterion) {
         }
         let span_ms = i64::from(payments_count / PER_MS);
         let mut random = fastrand::Rng::with_seed(7);
+        let mut range = move || {
+            let [one, two] =
+                [(); 2].map(|()| TimestampMs::clamped(START_MS + random.i64(0..span_ms)));
+            RangeMs { from: one.min(two), to: one.max(two) }
+        };
         group.bench_function(format!("of {payments_count} payments"), |bencher| {
             bencher.iter_batched(
-                || {
-                    let [one, two] =
-                        [(); 2].map(|()| TimestampMs::clamped(START_MS + random.i64(0..span_ms)));
-                    RangeMs { from: one.min(two), to: one.max(two) }
-                },
+                &mut range,
                 |range| database.sum(range).unwrap(),
                 BatchSize::SmallInput,
             );
         });
+        print_percentiles(payments_count, || database.sum(range()).unwrap());
     }
     group.finish();
+}
+
+/// What criterion does not tell: how long the slowest take.
+fn print_percentiles<T>(payments_count: u32, mut work: impl FnMut() -> T) {
+    const COUNT: usize = 20_000;
+    let mut times: Vec<Duration> = (0..COUNT)
+        .map(|_| {
+            let clock = Monotonic::start();
+            black_box(work());
+            clock.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let [p50, p99] = [COUNT / 2, COUNT * 99 / 100].map(|index| times[index].as_secs_f64() * 1e6);
+    println!("summary/of {payments_count} payments: p50 {p50:.1} us, p99 {p99:.1} us");
 }
 
 criterion_group!(benches, claim, apply, sum);

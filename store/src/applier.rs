@@ -74,13 +74,12 @@ impl Applier {
 
 #[cfg(test)]
 mod tests {
-    use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+    use ledger::{Cents, Processor, RangeMs, TimestampMs};
 
     use super::*;
 
     fn step(number: u8, cents: i64) -> Step {
         let payment = Settled {
-            id: CorrelationId::from_bytes([number; 16]),
             amount: Cents::new(cents),
             processor: Processor::Default,
             requested_at: TimestampMs::clamped(i64::from(number)),

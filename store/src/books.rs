@@ -399,10 +399,10 @@ impl Books {
                 written_at = record.written_at;
                 decisions.record(index, instance, position, record);
                 if let Event::Settled { processor, requested_at } = record.event {
-                    let (id, amount) = (record.id, record.amount);
+                    let amount = record.amount;
                     index.add_settled(instance, position, processor, amount);
                     if position >= apply_from {
-                        let payment = Settled { id, amount, processor, requested_at };
+                        let payment = Settled { amount, processor, requested_at };
                         unapplied.push_back(Unapplied { instance, position, payment });
                     }
                 }

@@ -1,18 +1,20 @@
-//! The sled database: a view of the settled payments, packed by time, with the pyramid of totals.
+//! The sled database: a view of what was settled, as a pyramid of totals by time.
 //!
-//! One tree holds everything, so that one atomic batch carries payments, totals, and the places in
-//! the journals up to which they are applied. Keys, with numbers big endian so that they sort:
+//! One tree holds everything, so that one atomic batch carries totals and the places in the journals up
+//! to which they are applied. Keys, with numbers big endian so that they sort:
 //!
 //! | key | value |
 //! |---|---|
 //! | `o`, instance (2) | the place in that instance's journal up to which the view is applied (8) |
-//! | `p`, processor (1), level 1, bucket (8) | per payment: its millisecond within the bucket (1), correlation id (16), cents (8) |
-//! | `p`, processor (1), level from 2 on (1), bucket (8) | per part with payments, ascending: its number (1), its count (8), its cents (8) |
+//! | `p`, level from 1 on (1), bucket (8) | per part with payments, ascending: its number (1); count and cents of the default processor, then of the other (4 numbers of 1 to 10 bytes) |
 //! | `v` | the version of all this (1) |
 //!
-//! A part is a bucket of the level below; the totals of a bucket are those of its parts together. Level
-//! 0, a bucket per millisecond, is not kept: it is in the payments of level 1. What sled costs is mostly
-//! per key.
+//! A part is a bucket of the level below; the totals of a bucket are those of its parts together. A
+//! bucket of level 0 is a millisecond, and is kept as a part only. A number has seven bits in each byte,
+//! the lowest first, and the eighth bit in all bytes but its last (LEB128). What sled costs is mostly per
+//! key, and what its cache holds is counted in bytes.
+//!
+//! The payments themselves are in the journals, and found by the index. Nothing would read them here.
 //!
 //! The view is disposable. If sled cannot open it, panics over it, or gives totals that disagree with
 //! each other, it is set aside and an empty one takes its place, to be filled from the journals.
@@ -26,24 +28,24 @@ use std::time::Duration;
 use ledger::daemon::expecting_panics;
 use ledger::journal::Position;
 use ledger::money::TotalOverflow;
-use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
+use ledger::{Cents, Processor, RangeMs, TimestampMs, Totals};
 use sled::{Batch, Db};
 
 use crate::pyramid::{self, LEVELS_COUNT, PARTS_COUNT};
 
 const OFFSET_PREFIX: u8 = b'o';
-const PAYMENT_PREFIX: u8 = b'p';
+const BUCKET_PREFIX: u8 = b'p';
 const VERSION_KEY: [u8; 1] = [b'v'];
-const VERSION: [u8; 1] = [3];
-const TOTALS_BYTES: usize = 16;
-const PART_BYTES: usize = 1 + TOTALS_BYTES;
-const PACKED_BYTES: usize = 25;
-/// The level whose buckets have the payments.
+const VERSION: [u8; 1] = [4];
+/// The lowest level whose buckets are kept. Their parts are milliseconds.
 const BOTTOM_LEVEL: u8 = 1;
 const TOP_LEVEL: u8 = LEVELS_COUNT - 1;
 
+/// The totals of both processors, by [`Processor::index`].
+type Both = [Totals; 2];
+
 /// The totals of a bucket's parts.
-type Parts = [Totals; PARTS_COUNT];
+type Parts = [Both; PARTS_COUNT];
 
 /// How often sled writes what changed to the disk. Nothing depends on it but the time that the next
 /// start takes.
@@ -58,8 +60,6 @@ const SET_ASIDE_SUFFIX: &str = ".set-aside";
 /// A payment that a processor recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settled {
-    /// Which payment.
-    pub id: CorrelationId,
     /// Its amount.
     pub amount: Cents,
     /// The processor that has it.
@@ -195,25 +195,23 @@ impl Database {
         if version.is_none_or(|version| version != VERSION) {
             return Err(DatabaseError::Version { path: self.path.clone() });
         }
-        for processor in Processor::ALL {
-            let top = self.sum_level(processor, TOP_LEVEL)?;
-            // The lower levels have as many buckets as there are payments; the upper ones tell enough, as
-            // all levels change in one batch.
-            for level in TOP_LEVEL - 4..TOP_LEVEL {
-                if self.sum_level(processor, level)? != top {
-                    return Err(self.bad_value());
-                }
+        let top = self.sum_level(TOP_LEVEL)?;
+        // The lower levels have as many buckets as there are payments; the upper ones tell enough, as
+        // all levels change in one batch.
+        for level in TOP_LEVEL - 4..TOP_LEVEL {
+            if self.sum_level(level)? != top {
+                return Err(self.bad_value());
             }
         }
         Ok(())
     }
 
-    /// What the buckets of a level above the bottom say was settled.
-    fn sum_level(&self, processor: Processor, level: u8) -> Result<Totals, DatabaseError> {
-        let mut sum = Totals::default();
-        for bucket in self.buckets(processor, level) {
+    /// What the buckets of a level say was settled.
+    fn sum_level(&self, level: u8) -> Result<Both, DatabaseError> {
+        let mut sum = Both::default();
+        for bucket in self.buckets(level) {
             let (_, parts) = bucket?;
-            sum = sum.checked_add(total(&parts)?)?;
+            add(&mut sum, total(&parts)?)?;
         }
         Ok(sum)
     }
@@ -238,31 +236,34 @@ impl Database {
         payments: &mut [Settled],
         offsets: impl IntoIterator<Item = (u16, Position)>,
     ) -> Result<(), DatabaseError> {
-        let mut batch = Batch::default();
-        payments.sort_by_key(|payment| (payment.processor, payment.requested_at));
-        let mut above: BTreeMap<(Processor, u8, u64), Parts> = BTreeMap::new();
-        let place = |payment: &Settled| {
-            let tick = pyramid::tick(payment.requested_at);
-            (payment.processor, pyramid::bucket(tick, BOTTOM_LEVEL))
-        };
-        for payments in payments.chunk_by(|a, b| place(a) == place(b)) {
-            let (processor, bucket) = place(&payments[0]);
+        let mut changed: BTreeMap<(u8, u64), Parts> = BTreeMap::new();
+        payments.sort_unstable_by_key(|payment| payment.requested_at);
+        let bottom =
+            |payment: &Settled| pyramid::bucket(pyramid::tick(payment.requested_at), BOTTOM_LEVEL);
+        for payments in payments.chunk_by(|a, b| bottom(a) == bottom(b)) {
+            let mut parts = Parts::default();
+            for payment in payments {
+                let part = pyramid::part(pyramid::tick(payment.requested_at), BOTTOM_LEVEL);
+                let sum = &mut parts[part][payment.processor.index()];
+                *sum = sum.checked_add(Totals::of_payment(payment.amount))?;
+            }
+            let added = total(&parts)?;
+            changed.insert((BOTTOM_LEVEL, bottom(&payments[0])), parts);
             let tick = pyramid::tick(payments[0].requested_at);
-            let added = self.extend_bottom_bucket(&mut batch, processor, bucket, payments)?;
             for level in BOTTOM_LEVEL + 1..LEVELS_COUNT {
-                let key = (processor, level, pyramid::bucket(tick, level));
-                let part = &mut above.entry(key).or_default()[pyramid::part(tick, level)];
-                *part = part.checked_add(added)?;
+                let parts = changed.entry((level, pyramid::bucket(tick, level))).or_default();
+                add(&mut parts[pyramid::part(tick, level)], added)?;
             }
         }
-        for ((processor, level, bucket), added) in above {
-            let key = bucket_key(processor, level, bucket);
+        let mut batch = Batch::default();
+        for ((level, bucket), added) in changed {
+            let key = bucket_key(level, bucket);
             let mut parts = match self.db().get(key).map_err(|error| self.sled(error))? {
                 Some(value) => self.parts(&value)?,
                 None => Parts::default(),
             };
             for (part, added) in parts.iter_mut().zip(added) {
-                *part = part.checked_add(added)?;
+                add(part, added)?;
             }
             // So that a sum of parts always fits.
             total(&parts)?;
@@ -274,90 +275,50 @@ impl Database {
         self.db().apply_batch(batch).map_err(|error| self.sled(error))
     }
 
-    /// Packs payments of one processor and one bucket behind those that are there already, and gives
-    /// the totals of the new ones.
-    fn extend_bottom_bucket(
-        &self,
-        batch: &mut Batch,
-        processor: Processor,
-        bucket: u64,
-        payments: &[Settled],
-    ) -> Result<Totals, DatabaseError> {
-        let mut added = Totals::default();
-        for payment in payments {
-            added = added.checked_add(Totals::of_payment(payment.amount))?;
-        }
-        let key = bucket_key(processor, BOTTOM_LEVEL, bucket);
-        let before = self.db().get(key).map_err(|error| self.sled(error))?;
-        let packed = before.as_deref().unwrap_or_default();
-        let mut value = Vec::with_capacity(packed.len() + payments.len() * PACKED_BYTES);
-        value.extend_from_slice(packed);
-        for payment in payments {
-            value.push(within_bottom_bucket(pyramid::tick(payment.requested_at)));
-            value.extend_from_slice(&payment.id.to_bytes());
-            value.extend_from_slice(&payment.amount.get().to_be_bytes());
-        }
-        batch.insert(&key, value);
-        Ok(added)
-    }
-
     /// What was settled through each processor in this span, by [`Processor::index`]. Each bucket on
     /// the way is checked to be the sum of its parts, because sled drops, without a word, what it can
     /// not read when it is opened.
     ///
     /// # Errors
     /// sled refuses, holds something else, or has lost something.
-    pub fn sum(&self, range: RangeMs) -> Result<[Totals; 2], DatabaseError> {
-        let mut sums = [Totals::default(); 2];
+    pub fn sum(&self, range: RangeMs) -> Result<Both, DatabaseError> {
         if range.from > range.to {
-            return Ok(sums);
+            return Ok(Both::default());
         }
         let (low, high) = (pyramid::tick(range.from), pyramid::tick(range.to) + 1);
-        for processor in Processor::ALL {
-            let mut top = Vec::new();
-            for bucket in self.buckets(processor, TOP_LEVEL) {
-                let (number, parts) = bucket?;
-                top.push((number, total(&parts)?, parts));
-            }
-            let before_low = self.sum_before(processor, &top, low)?;
-            let before_high = self.sum_before(processor, &top, high)?;
-            sums[processor.index()] = Totals {
-                count: before_high.count - before_low.count,
-                amount: Cents::new(before_high.amount.get() - before_low.amount.get()),
-            };
+        let mut top = Vec::new();
+        for bucket in self.buckets(TOP_LEVEL) {
+            let (number, parts) = bucket?;
+            top.push((number, total(&parts)?, parts));
+        }
+        let (before_low, mut sums) = (self.sum_before(&top, low)?, self.sum_before(&top, high)?);
+        for (sum, before) in sums.iter_mut().zip(before_low) {
+            sum.count -= before.count;
+            sum.amount = Cents::new(sum.amount.get() - before.amount.get());
         }
         Ok(sums)
     }
 
     /// What was settled before a tick.
-    fn sum_before(
-        &self,
-        processor: Processor,
-        top: &[(u64, Totals, Parts)],
-        tick: u64,
-    ) -> Result<Totals, DatabaseError> {
-        let place = top.partition_point(|(number, ..)| *number < pyramid::bucket(tick, TOP_LEVEL));
-        let mut before = Totals::default();
+    fn sum_before(&self, top: &[(u64, Both, Parts)], tick: u64) -> Result<Both, DatabaseError> {
+        let top_bucket = pyramid::bucket(tick, TOP_LEVEL);
+        let place = top.partition_point(|(number, ..)| *number < top_bucket);
+        let mut before = Both::default();
         for (_, totals, _) in &top[..place] {
-            before = before.checked_add(*totals)?;
+            add(&mut before, *totals)?;
         }
-        let own = top.get(place).filter(|(number, ..)| *number == pyramid::bucket(tick, TOP_LEVEL));
+        let own = top.get(place).filter(|(number, ..)| *number == top_bucket);
         let Some((_, _, mut parts)) = own.copied() else { return Ok(before) };
         let mut level = TOP_LEVEL;
         loop {
             let part = pyramid::part(tick, level);
-            before = before.checked_add(total(&parts[..part])?)?;
+            add(&mut before, total(&parts[..part])?)?;
             let whole = parts[part];
-            if whole == Totals::default() {
+            if whole == Both::default() || level == BOTTOM_LEVEL {
                 return Ok(before);
             }
             level -= 1;
-            if level == BOTTOM_LEVEL {
-                return Ok(
-                    before.checked_add(self.sum_within_bottom_bucket(processor, tick, whole)?)?
-                );
-            }
-            let key = bucket_key(processor, level, pyramid::bucket(tick, level));
+            let key = bucket_key(level, pyramid::bucket(tick, level));
             let value = self.db().get(key).map_err(|error| self.sled(error))?;
             parts = self.parts(&value.ok_or_else(|| self.incomplete())?)?;
             if total(&parts)? != whole {
@@ -366,39 +327,10 @@ impl Database {
         }
     }
 
-    /// What was settled before a tick in the bucket of the bottom level that it belongs to, which has
-    /// these totals.
-    fn sum_within_bottom_bucket(
-        &self,
-        processor: Processor,
-        tick: u64,
-        whole: Totals,
-    ) -> Result<Totals, DatabaseError> {
-        let key = bucket_key(processor, BOTTOM_LEVEL, pyramid::bucket(tick, BOTTOM_LEVEL));
-        let value = self.db().get(key).map_err(|error| self.sled(error))?;
-        let value = value.ok_or_else(|| self.incomplete())?;
-        let (mut before, mut all) = (Totals::default(), Totals::default());
-        let (payments, _) = value.as_chunks();
-        for payment in payments {
-            let payment: &[u8; PACKED_BYTES] = payment;
-            let cents = payment.last_chunk().expect("a payment ends with its 8 bytes of cents");
-            let totals = Totals::of_payment(Cents::new(i64::from_be_bytes(*cents)));
-            all = all.checked_add(totals)?;
-            if payment[0] < within_bottom_bucket(tick) {
-                before = before.checked_add(totals)?;
-            }
-        }
-        if all == whole { Ok(before) } else { Err(self.incomplete()) }
-    }
-
-    /// All buckets of a level above the bottom: their numbers and the totals of their parts.
-    fn buckets(
-        &self,
-        processor: Processor,
-        level: u8,
-    ) -> impl Iterator<Item = Result<(u64, Parts), DatabaseError>> {
-        let from = bucket_key(processor, level, 0);
-        let to = bucket_key(processor, level, u64::MAX);
+    /// All buckets of a level: their numbers and the totals of their parts.
+    fn buckets(&self, level: u8) -> impl Iterator<Item = Result<(u64, Parts), DatabaseError>> {
+        let from = bucket_key(level, 0);
+        let to = bucket_key(level, u64::MAX);
         self.db().range(from..=to).map(|entry| {
             let (key, value) = entry.map_err(|error| self.sled(error))?;
             let number = key.last_chunk().ok_or_else(|| self.bad_value())?;
@@ -410,31 +342,13 @@ impl Database {
     ///
     /// # Errors
     /// It has not, or sled refuses.
-    pub fn check_total(&self, settled: [Totals; 2]) -> Result<(), DatabaseError> {
+    pub fn check_total(&self, settled: Both) -> Result<(), DatabaseError> {
         if self.sum(RangeMs::ALL)? == settled { Ok(()) } else { Err(self.incomplete()) }
     }
 
-    /// The totals at the beginning of a bucket's value.
-    fn totals(&self, value: &[u8]) -> Result<Totals, DatabaseError> {
-        let (head, _) = value.as_chunks::<8>();
-        match head {
-            [count, cents, ..] => Ok(Totals {
-                count: u64::from_be_bytes(*count),
-                amount: Cents::new(i64::from_be_bytes(*cents)),
-            }),
-            _ => Err(self.bad_value()),
-        }
-    }
-
-    /// The totals of the parts of a bucket above the bottom level.
+    /// The totals of the parts of a bucket.
     fn parts(&self, value: &[u8]) -> Result<Parts, DatabaseError> {
-        let (entries, rest) = value.as_chunks::<PART_BYTES>();
-        let mut parts = Parts::default();
-        for [number, totals @ ..] in entries {
-            let part = parts.get_mut(usize::from(*number)).ok_or_else(|| self.bad_value())?;
-            *part = self.totals(totals)?;
-        }
-        if rest.is_empty() { Ok(parts) } else { Err(self.bad_value()) }
+        decode_parts(value).ok_or_else(|| self.bad_value())
     }
 
     fn sled(&self, source: sled::Error) -> DatabaseError {
@@ -451,44 +365,85 @@ impl Database {
     }
 }
 
+fn add(sum: &mut Both, added: Both) -> Result<(), TotalOverflow> {
+    for (sum, added) in sum.iter_mut().zip(added) {
+        *sum = sum.checked_add(added)?;
+    }
+    Ok(())
+}
+
 /// The sum of parts.
-fn total(parts: &[Totals]) -> Result<Totals, TotalOverflow> {
-    parts.iter().try_fold(Totals::default(), |sum, totals| sum.checked_add(*totals))
+fn total(parts: &[Both]) -> Result<Both, TotalOverflow> {
+    let mut sum = Both::default();
+    for part in parts {
+        add(&mut sum, *part)?;
+    }
+    Ok(sum)
 }
 
 fn encode_parts(parts: &Parts) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(parts.len() * PART_BYTES);
-    for (number, totals) in (0..).zip(parts) {
-        if *totals != Totals::default() {
-            bytes.push(number);
-            bytes.extend_from_slice(&encode_totals(*totals));
+    let mut bytes = Vec::new();
+    for (number, both) in (0..).zip(parts) {
+        if *both == Both::default() {
+            continue;
+        }
+        bytes.push(number);
+        for totals in both {
+            put_number(&mut bytes, totals.count);
+            put_number(&mut bytes, totals.amount.get().cast_unsigned());
         }
     }
     bytes
 }
 
-fn encode_totals(totals: Totals) -> [u8; TOTALS_BYTES] {
-    let mut bytes = [0; TOTALS_BYTES];
-    bytes[..8].copy_from_slice(&totals.count.to_be_bytes());
-    bytes[8..].copy_from_slice(&totals.amount.get().to_be_bytes());
-    bytes
+/// The parts that [`encode_parts`] wrote. `None` if these bytes are not what it writes.
+fn decode_parts(mut bytes: &[u8]) -> Option<Parts> {
+    let mut parts = Parts::default();
+    while let Some((number, rest)) = bytes.split_first() {
+        bytes = rest;
+        for totals in parts.get_mut(usize::from(*number))? {
+            let count = take_number(&mut bytes)?;
+            let amount = Cents::new(take_number(&mut bytes)?.cast_signed());
+            *totals = Totals { count, amount };
+        }
+    }
+    Some(parts)
 }
 
-fn bucket_key(processor: Processor, level: u8, bucket: u64) -> [u8; 11] {
-    let mut key = [0; 11];
-    key[..3].copy_from_slice(&[PAYMENT_PREFIX, processor.code(), level]);
-    key[3..].copy_from_slice(&bucket.to_be_bytes());
+fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low);
+        }
+        bytes.push(0x80 | low);
+    }
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn bucket_key(level: u8, bucket: u64) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..2].copy_from_slice(&[BUCKET_PREFIX, level]);
+    key[2..].copy_from_slice(&bucket.to_be_bytes());
     key
 }
 
 fn offset_key(instance: u16) -> [u8; 3] {
     let [high, low] = instance.to_be_bytes();
     [OFFSET_PREFIX, high, low]
-}
-
-/// The place of a tick within its bucket of the bottom level.
-fn within_bottom_bucket(tick: u64) -> u8 {
-    u8::try_from(pyramid::part(tick, BOTTOM_LEVEL)).expect("a bucket has 16 parts")
 }
 
 /// Moves a damaged view out of the way, in place of one that was set aside before.
@@ -555,7 +510,6 @@ mod tests {
 
     fn settled(number: u8, ms: i64, cents: i64) -> Settled {
         Settled {
-            id: CorrelationId::from_bytes([number; 16]),
             amount: Cents::new(cents),
             processor: Processor::ALL[usize::from(number % 2)],
             requested_at: TimestampMs::clamped(ms),
@@ -599,8 +553,31 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn parts_are_read_as_they_were_written(
+            entries in proptest::collection::vec((0..PARTS_COUNT, 0..2_usize, any::<u64>(), 0..i64::MAX), 0..20),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let mut parts = Parts::default();
+            for (part, processor, count, cents) in entries {
+                parts[part][processor] = Totals { count, amount: Cents::new(cents) };
+            }
+            let bytes = encode_parts(&parts);
+            prop_assert_eq!(decode_parts(&bytes), Some(parts));
+            if !bytes.is_empty() {
+                prop_assert_ne!(decode_parts(&bytes[..cut.index(bytes.len())]), Some(parts));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = decode_parts(&bytes);
+        }
+    }
+
     #[test]
-    fn payments_and_offsets_are_there_after_opening_again() {
+    fn totals_and_offsets_are_there_after_opening_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sled");
         let place = Position { segment: 2, index: 7 };
@@ -639,16 +616,14 @@ mod tests {
         let span = span(4000, 5000);
         let expected = database.sum(span).unwrap();
         for level in BOTTOM_LEVEL..LEVELS_COUNT {
-            let key = bucket_key(Processor::Default, level, pyramid::bucket(lost_tick, level));
+            let key = bucket_key(level, pyramid::bucket(lost_tick, level));
             let value = database.db().remove(key).unwrap().unwrap();
             let is_missed = database.sum(span).is_err()
                 || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
-            let mut wrong = value.to_vec();
-            let bytes = if level == BOTTOM_LEVEL { PACKED_BYTES } else { PART_BYTES };
-            wrong.truncate(bytes);
-            wrong[bytes - 1] ^= 1;
-            database.db().insert(key, wrong).unwrap();
+            let mut wrong = decode_parts(&value).unwrap();
+            wrong.iter_mut().find(|part| **part != Both::default()).unwrap()[0].count += 1;
+            database.db().insert(key, encode_parts(&wrong)).unwrap();
             let is_missed = database.sum(span).is_err()
                 || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
@@ -674,8 +649,8 @@ mod tests {
             }),
             ("a bucket that other levels do not know", |folder| {
                 let db = sled::open(folder).unwrap();
-                let key = bucket_key(Processor::Default, LEVELS_COUNT - 1, 77);
-                let parts = [Totals::of_payment(Cents::new(1)); PARTS_COUNT];
+                let key = bucket_key(LEVELS_COUNT - 1, 77);
+                let parts = [[Totals::of_payment(Cents::new(1)); 2]; PARTS_COUNT];
                 db.insert(key, encode_parts(&parts)).unwrap();
                 db.flush().unwrap();
             }),
