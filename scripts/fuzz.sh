@@ -32,9 +32,9 @@ targets=()
 while (($# > 0)); do
   case $1 in
     --help) usage && exit ;;
-    --seconds) seconds=${2:-} && shift ;;
+    --seconds) seconds=${2:-} && shift $(($# > 1)) ;;
     --seconds=*) seconds=${1#--seconds=} ;;
-    --seed) seed=${2:-} && shift ;;
+    --seed) seed=${2:-} && shift $(($# > 1)) ;;
     --seed=*) seed=${1#--seed=} ;;
     -*)
       echo "there is no option $1; see scripts/fuzz.sh --help" >&2

@@ -104,7 +104,7 @@ cargo build --release --locked "${packages[@]}" --bins
 previous=''
 for argument in "$@"; do
   if [[ $argument == --client=k6 || $previous$argument == --clientk6 ]]; then
-    K6=$(scripts/k6.sh)
+    K6=$(scripts/python-tool.sh k6)
     export K6
   fi
   previous=$argument

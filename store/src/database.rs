@@ -399,13 +399,21 @@ fn encode_parts(parts: &Parts) -> Vec<u8> {
 /// The parts that [`encode_parts`] wrote. `None` if these bytes are not what it writes.
 fn decode_parts(mut bytes: &[u8]) -> Option<Parts> {
     let mut parts = Parts::default();
+    let mut free = &mut parts[..];
+    let mut first_free = 0;
     while let Some((number, rest)) = bytes.split_first() {
         bytes = rest;
-        for totals in parts.get_mut(usize::from(*number))? {
+        let place = usize::from(*number).checked_sub(first_free)?;
+        let (both, after) = free.split_at_mut_checked(place)?.1.split_first_mut()?;
+        for totals in both.iter_mut() {
             let count = take_number(&mut bytes)?;
-            let amount = Cents::new(take_number(&mut bytes)?.cast_signed());
-            *totals = Totals { count, amount };
+            let cents = i64::try_from(take_number(&mut bytes)?).ok()?;
+            *totals = Totals { count, amount: Cents::new(cents) };
         }
+        if *both == Both::default() {
+            return None;
+        }
+        (free, first_free) = (after, usize::from(*number) + 1);
     }
     Some(parts)
 }
@@ -426,9 +434,12 @@ fn take_number(bytes: &mut &[u8]) -> Option<u64> {
     for shift in (0..u64::BITS).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
+        let seven = u64::from(byte & 0x7f);
+        number |= seven << shift;
         if byte & 0x80 == 0 {
-            return Some(number);
+            // What does not fit, or is longer than it need be, is not from here.
+            let is_short = seven > 0 || shift == 0;
+            return (number >> shift == seven && is_short).then_some(number);
         }
     }
     None
@@ -571,9 +582,45 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = decode_parts(&bytes);
+        fn what_is_read_of_any_bytes_is_written_as_the_same_bytes(
+            entries in proptest::collection::vec((0..18_u8, proptest::collection::vec(numbers(), 4)), 0..5),
+            rest in proptest::collection::vec(any::<u8>(), 0..3),
+        ) {
+            let mut bytes = Vec::new();
+            for (number, totals) in entries {
+                bytes.push(number);
+                bytes.extend(totals.concat());
+            }
+            bytes.extend(rest);
+            if let Some(parts) = decode_parts(&bytes) {
+                prop_assert_eq!(encode_parts(&parts), bytes);
+            }
         }
+    }
+
+    /// The bytes of numbers, some of them too long or too large.
+    fn numbers() -> impl Strategy<Value = Vec<u8>> {
+        let continued = proptest::collection::vec(0x80..=0xff_u8, 0..11);
+        (continued, 0..0x80_u8).prop_map(|(mut bytes, last)| {
+            bytes.push(last);
+            bytes
+        })
+    }
+
+    #[test]
+    fn bytes_that_are_not_from_here_are_refused() {
+        let longest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        let is_read = |parts: &[&[u8]]| decode_parts(&parts.concat()).is_some();
+        assert!(is_read(&[&[3, 1, 5, 0, 0], &[4, 1, 5, 0, 0]]));
+        assert!(is_read(&[&[3], &longest, &[1], &[5, 0, 0]]), "the greatest count");
+        assert!(!is_read(&[&[3], &longest, &[2], &[5, 0, 0]]), "a count that does not fit");
+        assert!(!is_read(&[&[3, 1], &longest, &[1], &[0, 0]]), "cents that do not fit");
+        assert!(!is_read(&[&[3, 0x81, 0, 5, 0, 0]]), "longer than it need be");
+        assert!(!is_read(&[&[4, 1, 5, 0, 0], &[3, 1, 5, 0, 0]]), "not in their order");
+        assert!(!is_read(&[&[3, 1, 5, 0, 0], &[3, 1, 5, 0, 0]]), "a part twice");
+        assert!(!is_read(&[&[16, 1, 5, 0, 0]]), "no such part");
+        assert!(!is_read(&[&[3, 0, 0, 0, 0]]), "a part without payments");
+        assert!(!is_read(&[&[3, 1, 5, 0]]), "cut short");
     }
 
     #[test]
@@ -609,7 +656,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("sled"), CACHE_BYTES).unwrap();
         let mut payments: Vec<_> = (0..200)
-            .map(|number| settled(0, i64::from(number) * 40, i64::from(number) + 1))
+            .map(|number| settled(number % 2, i64::from(number) * 40, i64::from(number) + 1))
             .collect();
         database.apply(&mut payments, []).unwrap();
         let lost_tick = pyramid::tick(TimestampMs::clamped(4000));
@@ -635,7 +682,7 @@ mod tests {
     #[test]
     fn a_damaged_view_is_set_aside_and_begun_anew() {
         type Damage = fn(&Path);
-        let damages: [(&str, Damage); 4] = [
+        let damages: [(&str, Damage); 5] = [
             ("noise over everything", |folder| overwrite(folder, |bytes| bytes.fill(0xa5))),
             ("noise in the middle", |folder| {
                 overwrite(folder, |bytes| {
@@ -646,6 +693,11 @@ mod tests {
             ("a file in place of the folder", |folder| {
                 std::fs::remove_dir_all(folder).unwrap();
                 std::fs::write(folder, b"not a database").unwrap();
+            }),
+            ("another version", |folder| {
+                let db = sled::open(folder).unwrap();
+                db.insert(VERSION_KEY, &[3]).unwrap();
+                db.flush().unwrap();
             }),
             ("a bucket that other levels do not know", |folder| {
                 let db = sled::open(folder).unwrap();

@@ -9,7 +9,7 @@ use ledger::TimestampMs;
 
 /// Buckets of a level that make one bucket of the level above: its parts.
 ///
-/// Sixteen keeps both sides cheap: a payment is added to one bucket on each of 9 levels, which a
+/// Sixteen keeps both sides cheap: a payment is added to one bucket on each of 8 levels, which a
 /// batch of payments shares, and a summary reads one bucket with its parts at each end of each level.
 pub const PARTS_COUNT: usize = 16;
 

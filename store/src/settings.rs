@@ -7,8 +7,8 @@ use ledger::daemon::{LogSettings, Settings};
 use ledger::volume::Volume;
 
 /// The memory that sled may use as a cache unless set otherwise, in MiB. Payments come in the order of
-/// time, so that little of the database is in use. With 16 MiB the process had 15 MiB more, a summary over 100,000
-/// payments took a seventh less time, and one over millions and a rebuild took as long.
+/// time, so that little of the database is in use. With 16 MiB a summary over 10 million payments took
+/// 19 µs in place of 26, and the process had 20 MiB more.
 pub const CACHE_MIB_DEFAULT: u64 = 4;
 /// The least cache that sled works with.
 const CACHE_MIB_MIN: u64 = 1;

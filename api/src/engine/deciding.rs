@@ -15,7 +15,7 @@ const CLAIM_PAUSE_MS: u64 = 200;
 const READY_ENOUGH: usize = 256;
 
 /// Payments that are enough for a claim, however long they were gathered.
-const CLAIM_ENOUGH: usize = 32;
+pub(super) const CLAIM_ENOUGH: usize = 32;
 
 /// What the engine knows of the store.
 #[derive(Debug, Default)]

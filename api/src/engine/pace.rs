@@ -7,11 +7,13 @@
 //! window that does not suffice makes the next ones wider by one part in [`GROWTH`]: twice as wide each
 //! 0.45 s, 40,000 a second after 2.4 s.
 
+use super::deciding::CLAIM_ENOUGH;
+
 /// How long a window is, in milliseconds.
 pub(super) const WINDOW_MS: u64 = 10;
 
-/// Payments that may be sent at once after a window that sufficed.
-pub(super) const BURST: usize = 20;
+/// Payments that may be sent at once after a window that sufficed: as many as are gathered for a claim.
+pub(super) const BURST: usize = CLAIM_ENOUGH;
 
 /// Payments that may be sent in a window after the first that did not suffice.
 const ALLOWANCE: usize = 10;
@@ -76,23 +78,24 @@ impl Pace {
 
     fn begin_window(&mut self, now_ms: u64) {
         self.most = self.most.max(self.sent.div_ceil(self.windows));
+        let mut began_ms = now_ms;
         if self.is_short {
             // Nobody was there to ask in the windows that a long turn has passed over.
             let passed = (now_ms - self.began_ms) / WINDOW_MS;
+            began_ms = self.began_ms + passed * WINDOW_MS;
             self.windows = usize::try_from(passed.min(WINDOWS_MAX)).expect("it is small");
             self.allowance += self.allowance * self.windows / GROWTH;
             self.budget = self.allowance * self.windows / THOUSAND;
             (self.most, self.looked_at_ms) = (0, now_ms);
         } else {
             if now_ms >= self.looked_at_ms + MEMORY_MS {
-                let needed = if self.most > BURST { self.most } else { ALLOWANCE };
-                self.allowance = needed * THOUSAND;
+                self.allowance = self.most.max(ALLOWANCE) * THOUSAND;
                 (self.most, self.looked_at_ms) = (0, now_ms);
             }
             self.windows = 1;
             self.budget = BURST.max(self.allowance / THOUSAND);
         }
-        (self.began_ms, self.sent, self.is_short) = (now_ms, 0, false);
+        (self.began_ms, self.sent, self.is_short) = (began_ms, 0, false);
     }
 
     /// Takes in that a payment was sent.
@@ -123,7 +126,7 @@ mod tests {
         for now_ms in (1_000..60_000).step_by(10) {
             assert_eq!(send(&mut pace, BURST, [now_ms, now_ms + 1], 1), BURST);
         }
-        assert_eq!(pace.allowance, ALLOWANCE * THOUSAND);
+        assert_eq!(pace.allowance, BURST * THOUSAND);
     }
 
     #[test]
@@ -144,24 +147,40 @@ mod tests {
 
     #[test]
     fn turns_that_take_longer_than_a_window_send_as_many_in_a_second() {
-        let seconds = [1, 30].map(|every| {
+        let seconds = [1, 11, 19, 30].map(|every| {
             let mut pace = Pace::default();
             send(&mut pace, usize::MAX, [1_000, 2_000], every)
         });
-        assert!(seconds[1] > seconds[0] * 8 / 10, "{seconds:?}");
+        for second in seconds {
+            assert!(second > seconds[0] * 8 / 10, "{seconds:?}");
+        }
     }
 
     #[test]
-    fn a_steady_load_is_held_up_once_and_not_again() {
+    fn what_is_gathered_for_a_claim_goes_at_once() {
         let mut pace = Pace::default();
-        let mut held_up = 0;
-        let mut waiting = 0;
-        for now_ms in (1_000..20_000).step_by(10) {
-            waiting += 100;
-            waiting -= send(&mut pace, waiting, [now_ms, now_ms + 1], 1);
-            held_up += usize::from(waiting > 0 && now_ms > 5_000);
+        for now_ms in (1_000..20_000).step_by(100) {
+            for gathered in [28, CLAIM_ENOUGH] {
+                let from_ms = now_ms + if gathered == 28 { 0 } else { 50 };
+                assert_eq!(send(&mut pace, gathered, [from_ms, from_ms + 1], 1), gathered);
+            }
         }
-        assert_eq!(held_up, 0);
+    }
+
+    #[test]
+    fn a_steady_load_is_held_up_once_and_seldom_again() {
+        // As many in each window, and as many on average.
+        for (mean, spread, held_up_max) in [(100, 0, 0), (12, 12, 20), (100, 100, 100)] {
+            let mut random = fastrand::Rng::with_seed(7);
+            let mut pace = Pace::default();
+            let (mut waiting, mut held_up) = (0, 0);
+            for now_ms in (1_000..20_000).step_by(10) {
+                waiting += mean - spread + random.usize(0..=2 * spread);
+                waiting -= send(&mut pace, waiting, [now_ms, now_ms + 1], 1);
+                held_up += usize::from(waiting > 0 && now_ms > 5_000);
+            }
+            assert!(held_up <= held_up_max, "{mean} a window: {held_up} of 1,500");
+        }
     }
 
     #[test]

@@ -103,11 +103,14 @@ impl Engine {
             if !self.intake.may_send() {
                 return Some(now_ms + intake::PAUSE_MS);
             }
-            if let Err(at_ms) = self.pace.admit(now_ms) {
-                return Some(at_ms);
-            }
+            let admitted = self.pace.admit(now_ms);
             match self.router.decide(now_ms, backlog) {
                 Decision::Send(processor) => {
+                    if let Err(at_ms) = admitted
+                        && self.router.reason().leaves_time()
+                    {
+                        return Some(at_ms);
+                    }
                     self.intake.sent();
                     self.pace.sent();
                     self.ready.pop_front();

@@ -30,6 +30,13 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether payments that have waited may go little by little: no convoy is about to leave without
+    /// them, and nobody is about to close the books.
+    #[must_use]
+    pub fn leaves_time(self) -> bool {
+        !matches!(self, Self::OnlySlowWorks | Self::LoadHasStopped)
+    }
+
     /// In a few words.
     #[must_use]
     pub const fn words(self) -> &'static str {

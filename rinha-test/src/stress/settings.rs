@@ -25,7 +25,7 @@ Examples:
   rinha-test run contest
   rinha-test run users --against http://127.0.0.1:9999
   rinha-test run flood --rounds 5 --set load.payments=100000
-  rinha-test run contest --client k6 --k6 \"$(scripts/k6.sh)\"";
+  rinha-test run contest --client k6 --k6 \"$(scripts/python-tool.sh k6)\"";
 
 /// What `compare --help` adds to the options.
 pub(super) const COMPARE_HELP: &str = "\

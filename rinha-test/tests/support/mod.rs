@@ -63,6 +63,20 @@ pub fn free_ports() -> [u16; 3] {
     ports
 }
 
+/// A tool that comes with pip: the one that its variable names, the one that `scripts/python-tool.sh` has
+/// installed, or any on the path.
+pub fn python_tool(name: &str) -> Option<PathBuf> {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin").join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join(name));
+    std::env::var_os(name.to_uppercase())
+        .map(PathBuf::from)
+        .into_iter()
+        .chain([installed])
+        .chain(on_path)
+        .find(|tool| tool.is_file())
+}
+
 /// Serves `200` to any request on this port, for as long as the test runs.
 pub fn serve_ok(port: u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
