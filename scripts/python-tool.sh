@@ -22,9 +22,14 @@ HELP
 fi
 
 readonly TOOL=${1:-}
-case $TOOL in
-  k6) version=1.1.0 ask=version answer="k6 v$version " ;;
-  schemathesis) version=4.32.5 ask=--version answer="schemathesis, version $version" ;;
+# What the same seed makes the same requests with.
+packages=()
+case $#$TOOL in
+  1k6) version=1.1.0 ask=version answer="k6 v$version" ;;
+  1schemathesis)
+    version=4.32.5 ask=--version answer="schemathesis, version $version"
+    packages=(hypothesis==6.170.17 jsonschema-rs==0.60.3)
+    ;;
   *)
     echo "scripts/python-tool.sh takes one of: ${TOOLS[*]}; see scripts/python-tool.sh --help" >&2
     exit "$EXIT_USAGE"
@@ -36,7 +41,7 @@ readonly VENV="$PWD/.venv"
 readonly VARIABLE=${TOOL^^}
 
 is_right() {
-  [[ -x $1 ]] && [[ $("$1" "$ask" 2>/dev/null) == "$answer"* ]]
+  [[ -x $1 ]] && [[ "$("$1" "$ask" 2>/dev/null) " == "$answer "* ]]
 }
 
 for program in "${!VARIABLE:-}" "$VENV/bin/$TOOL" "$(command -v "$TOOL" || true)"; do
@@ -51,7 +56,7 @@ if ! python3 -m venv "$VENV" >&2; then
   echo "$TOOL comes with pip, which needs python3 with venv (Debian: apt-get install python3-venv)" >&2
   exit 1
 fi
-"$VENV/bin/pip" install --quiet --disable-pip-version-check "$TOOL==$version" >&2
+"$VENV/bin/pip" install --quiet --disable-pip-version-check "$TOOL==$version" "${packages[@]}" >&2
 if ! is_right "$VENV/bin/$TOOL"; then
   echo "$VENV/bin/$TOOL does not run as $TOOL $version on this machine" >&2
   exit 1

@@ -13,9 +13,9 @@ scripts/test.sh
 Runs every check that a change must pass: the format, the lints of Rust and of the scripts, the
 dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (20),
 the simulation of SIMULATE_SEEDS histories of payments (200000), the instructions of taking a payment
-in, and last all tests. cargo-deny and
-k6 and schemathesis are installed into ./.tools and ./.venv where they are missing. Where a Docker engine answers the
-image is built as well, which takes some minutes the first time, and tested in containers.
+in, and last all tests. cargo-deny, k6 and schemathesis are installed into ./.tools and ./.venv where
+they are missing. Where a Docker engine answers the image is built as well, which takes some minutes
+the first time, and tested in containers.
 HELP
   exit
 fi

@@ -6,7 +6,7 @@ use ledger::journal::{Dispatch, PaymentRecord};
 use ledger::protocol::PurgeNotice;
 
 use super::*;
-use crate::router::{Health, Outcome};
+use crate::router::{Health, Outcome, Reason};
 
 const CONFIG: EngineConfig = EngineConfig {
     backlog_max: 100,
@@ -134,6 +134,16 @@ impl Fixture {
         *self.events(number).last().unwrap()
     }
 
+    /// The processor has shown that it can take as many at a time as any test has.
+    fn has_taken_many(&mut self, processor: Processor) {
+        for _ in 0..200 {
+            self.engine.router.sent(processor, self.now_ms);
+        }
+        for _ in 0..200 {
+            self.engine.router.answered(processor, self.now_ms, 1, Outcome::Succeeded);
+        }
+    }
+
     fn open_breaker(&mut self, processor: Processor) {
         let health = Health { failing: true, min_response_ms: 0 };
         self.engine.heard(processor, health, self.now_ms);
@@ -145,6 +155,7 @@ fn crowded(count: usize) -> Fixture {
     let mut fixture = Fixture::new();
     fixture.engine.config.backlog_max = 10_000;
     fixture.engine.config.router.in_flight_max = 300;
+    fixture.engine.config.router.patience_ms = 60_000;
     fixture.engine.router = Router::new(fixture.engine.config.router);
     for number in 0..count {
         fixture.accept(u8::try_from(number).unwrap());
@@ -198,19 +209,25 @@ fn what_has_waited_goes_in_windows_that_widen() {
 fn a_convoy_to_a_slow_processor_leaves_with_all_that_wait() {
     let mut fixture = crowded(200);
     fixture.now_ms = 100;
-    // Its answers have shown how many it can take at a time.
-    for _ in 0..200 {
-        fixture.engine.router.sent(Processor::Default, fixture.now_ms);
-    }
-    for _ in 0..200 {
-        let succeeded = Outcome::Succeeded;
-        fixture.engine.router.answered(Processor::Default, fixture.now_ms, 1, succeeded);
-    }
+    fixture.has_taken_many(Default);
     let slow = Health { failing: false, min_response_ms: 2_000 };
-    fixture.engine.heard(Processor::Default, slow, fixture.now_ms);
-    fixture.open_breaker(Processor::Fallback);
+    fixture.engine.heard(Default, slow, fixture.now_ms);
+    fixture.open_breaker(Fallback);
     fixture.engine.begin_turn(fixture.now_ms);
     fixture.turn();
+    assert_eq!(fixture.calls.len(), 200);
+}
+
+#[test]
+fn when_the_load_has_stopped_all_that_wait_go_at_once() {
+    let mut fixture = crowded(200);
+    // Long after the last came in.
+    fixture.now_ms = 40_000;
+    fixture.has_taken_many(Fallback);
+    fixture.open_breaker(Default);
+    fixture.engine.begin_turn(fixture.now_ms);
+    fixture.turn();
+    assert_eq!(fixture.engine.router.reason(), Reason::LoadHasStopped);
     assert_eq!(fixture.calls.len(), 200);
 }
 
