@@ -138,9 +138,8 @@ mod tests {
     fn what_has_waited_goes_in_widening_windows() {
         let mut pace = Pace::default();
         assert_eq!(send(&mut pace, usize::MAX, [1_000, 1_010], 1), BURST);
-        let periods: Vec<usize> = [1_010, 1_460, 1_910, 2_360]
-            .map(|from_ms| send(&mut pace, usize::MAX, [from_ms, from_ms + 450], 1))
-            .to_vec();
+        let periods = [1_010, 1_460, 1_910, 2_360]
+            .map(|from_ms| send(&mut pace, usize::MAX, [from_ms, from_ms + 450], 1));
         assert!((550..700).contains(&periods[0]), "{periods:?}");
         for pair in periods.windows(2) {
             assert!((190..220).contains(&(pair[1] * 100 / pair[0])), "{periods:?}");
@@ -164,11 +163,10 @@ mod tests {
     #[test]
     fn what_is_gathered_for_a_claim_goes_at_once() {
         let mut pace = Pace::default();
-        for now_ms in (1_000..20_000).step_by(100) {
-            for gathered in [28, CLAIM_ENOUGH] {
-                let from_ms = now_ms + if gathered == 28 { 0 } else { 50 };
-                assert_eq!(send(&mut pace, gathered, [from_ms, from_ms + 1], 1), gathered);
-            }
+        for (from_ms, gathered) in
+            (1_000..20_000).step_by(50).zip([28, CLAIM_ENOUGH].into_iter().cycle())
+        {
+            assert_eq!(send(&mut pace, gathered, [from_ms, from_ms + 1], 1), gathered);
         }
     }
 
