@@ -27,6 +27,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 
 /// Runs after which everything is begun anew.
 const RUNS_MAX: usize = 5_000;
@@ -34,6 +35,8 @@ const RUNS_MAX: usize = 5_000;
 const BACKLOG_MAX: usize = 1_000;
 /// Bytes of one connection, at most: they are in the socket before anyone reads.
 const SENT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a head.
+const HEAD_BYTES_MAX: usize = 16 << 10;
 /// All that is ever answered.
 const STATUSES: [u16; 14] = [100, 200, 202, 400, 403, 404, 405, 408, 409, 411, 413, 415, 431, 503];
 
@@ -94,7 +97,7 @@ impl World {
         };
         let limits = ServerLimits {
             connections_max: 8,
-            head_bytes_max: 16 << 10,
+            head_bytes_max: HEAD_BYTES_MAX,
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
         };
@@ -112,27 +115,48 @@ impl World {
         Ok(Self { runtime, connections, driver, runs_count: 0, _folder: folder })
     }
 
-    /// Sends the bytes, and demands that every answer is whole and one that is promised, and that
-    /// nothing was taken in that was not acknowledged.
+    /// Sends the bytes, in one piece, which is where plain payments are read, and then in two, which is
+    /// where hyper reads everything. What is answered must be the same.
     fn check(&self, bytes: &[u8]) {
-        let open_before = self.driver.open_count();
-        let answered = self.runtime.block_on(self.converse(bytes)).expect("sockets work");
-        let taken_in = self.driver.open_count() - open_before;
-        let answers = Answers { rest: &answered };
-        let mut acknowledged = 0;
-        for status in answers {
-            assert!(STATUSES.contains(&status), "{status}");
-            acknowledged += usize::from(status == 202);
+        let whole = self.statuses(bytes, 0);
+        let in_pieces = self.statuses(bytes, 1);
+        // A broken head that has no end either is told so only where it came in one piece: of another one
+        // hyper waits for the end.
+        let is_told_less = whole.strip_suffix(&[400]) == Some(&in_pieces);
+        // How much longer than its limit a head may be depends on the pieces.
+        if bytes.len() <= HEAD_BYTES_MAX && !is_told_less {
+            assert_eq!(whole, in_pieces);
         }
-        assert!(taken_in <= acknowledged, "{taken_in} taken in, {acknowledged} acknowledged");
-        assert_eq!(self.connections.standing().connections_count, 0);
     }
 
-    async fn converse(&self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    /// Sends so many bytes first, and demands that every answer is whole and one that is promised, and
+    /// that nothing was taken in that was not acknowledged.
+    fn statuses(&self, bytes: &[u8], first_count: usize) -> Vec<u16> {
+        let open_before = self.driver.open_count();
+        let answered =
+            self.runtime.block_on(self.converse(bytes, first_count)).expect("sockets work");
+        let taken_in = self.driver.open_count() - open_before;
+        let statuses: Vec<u16> = Answers { rest: &answered }.collect();
+        for status in &statuses {
+            assert!(STATUSES.contains(status), "{status}");
+        }
+        let acknowledged = statuses.iter().filter(|status| **status == 202).count();
+        assert!(taken_in <= acknowledged, "{taken_in} taken in, {acknowledged} acknowledged");
+        assert_eq!(self.connections.standing().connections_count, 0);
+        statuses
+    }
+
+    async fn converse(&self, bytes: &[u8], first_count: usize) -> io::Result<Vec<u8>> {
         let (mut client, server) = std::os::unix::net::UnixStream::pair()?;
-        client.write_all(bytes)?;
-        client.shutdown(Shutdown::Write)?;
+        let (first, rest) = bytes.split_at(first_count.min(bytes.len()));
+        client.write_all(first)?;
         self.connections.serve(tokio_stream(server.into())?);
+        if !first.is_empty() {
+            // The clock stands still but when everyone waits, for the rest of the bytes.
+            sleep(Duration::from_millis(1)).await;
+        }
+        client.write_all(rest)?;
+        client.shutdown(Shutdown::Write)?;
         let mut answered = Vec::new();
         match tokio_stream(client.into())?.read_to_end(&mut answered).await {
             // The API may close without having read the rest.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
+use jiff::fmt::rfc2822::DateTimePrinter as HttpDatePrinter;
 use jiff::fmt::temporal::{DateTimePrinter, Pieces};
 use jiff::tz::TimeZone;
 
@@ -74,6 +75,14 @@ impl TimestampMs {
     #[must_use]
     pub const fn since(self, earlier: Self) -> i64 {
         self.0 - earlier.0
+    }
+
+    /// As HTTP writes a date, to the second (RFC 9110, section 5.6.7): `Tue, 15 Jul 2025 12:34:56 GMT`.
+    #[must_use]
+    pub fn to_http_date(self) -> String {
+        Timestamp::from_millisecond(self.0)
+            .and_then(|timestamp| HttpDatePrinter::new().timestamp_to_rfc9110_string(&timestamp))
+            .expect("every moment from the year 0 to 9999 has a date")
     }
 }
 
@@ -199,6 +208,14 @@ mod tests {
 
     fn at(text: &str) -> TimestampMs {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_date_is_written_as_http_wants_it() {
+        let moment: TimestampMs = "2025-07-15T12:34:56.999Z".parse().unwrap();
+        assert_eq!(moment.to_http_date(), "Tue, 15 Jul 2025 12:34:56 GMT");
+        assert_eq!(TimestampMs::MIN.to_http_date(), "Sat, 01 Jan 0000 00:00:00 GMT");
+        assert_eq!(TimestampMs::MAX.to_http_date(), "Thu, 30 Dec 9999 22:00:00 GMT");
     }
 
     #[test]

@@ -5,10 +5,11 @@
 mod live;
 mod support;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use ledger::Processor;
-use live::connection::post;
+use live::connection::{Answer, post};
 use live::{Live, id, ids, payment};
 use support::wait_for;
 
@@ -149,6 +150,30 @@ fn requests_in_one_piece_are_answered_in_their_order() {
     }
     live.wait_settled(100);
     assert_eq!(live.agreed_books(), ids(100));
+}
+
+/// The head of an answer, in which the order of fields means nothing and the date goes on.
+fn fields(answer: &Answer) -> BTreeSet<&str> {
+    answer.head.lines().map(|line| if line.starts_with("date: ") { "date" } else { line }).collect()
+}
+
+#[test]
+fn payments_are_answered_alike_on_either_way_through_the_code() {
+    let live = Live::start();
+    // Anything but a payment puts a connection on the way that serves all of HTTP.
+    let mut general = live.connect();
+    assert_eq!(general.get("/health").status, 200);
+    let mut plain = live.connect();
+    let other_amount = payment(0).replace("19.90", "20.90");
+    let bodies = [payment(0), payment(0), other_amount, payment(1)];
+    let bad_bodies = BAD_BODIES.iter().map(|(body, _)| (*body).to_owned());
+    for body in bodies.into_iter().chain(bad_bodies) {
+        let (plain, general) = (plain.post("/payments", &body), general.post("/payments", &body));
+        assert_eq!((plain.status, &plain.body), (general.status, &general.body), "{body}");
+        assert_eq!(fields(&plain), fields(&general), "{body}");
+    }
+    live.wait_settled(2);
+    assert_eq!(live.agreed_books(), ids(2));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The answers that the API gives.
 
+use std::fmt::Write;
+
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use ledger::journal::{Event, PaymentRecord};
 use ledger::{Processor, Totals};
@@ -63,69 +65,92 @@ pub fn routing(view: &RouterView, waiting_count: usize, oldest_age_ms: u64) -> A
     json(StatusCode::OK, body)
 }
 
-/// An answer, with its body in memory.
-pub type Answer = Response<Full<Bytes>>;
+/// An answer, not yet written for a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    status: StatusCode,
+    /// JSON, or nothing.
+    body: String,
+    /// The method that the path knows, where it was another one.
+    allowed: Option<&'static str>,
+    /// Whether it is to be tried again in a second.
+    asks_to_retry: bool,
+    /// Whether it is the last of its connection.
+    closes: bool,
+}
+
+impl Answer {
+    fn new(status: StatusCode, body: String) -> Self {
+        Self { status, body, allowed: None, asks_to_retry: false, closes: false }
+    }
+
+    /// The same, after which the connection closes.
+    #[must_use]
+    pub fn and_close(self) -> Self {
+        Self { closes: true, ..self }
+    }
+
+    /// The fields of its head, but for the length and the date.
+    fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        [
+            self.closes.then_some(("connection", "close")),
+            self.asks_to_retry.then_some(("retry-after", "1")),
+            self.allowed.map(|allowed| ("allow", allowed)),
+            (!self.body.is_empty()).then_some(("content-type", "application/json")),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// For hyper, which adds the length and the date.
+    pub fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = self.status;
+        for (name, value) in self.fields() {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        *response.body_mut() = Full::from(self.body);
+        response
+    }
+
+    /// As it is written to a connection, with this date if there is one.
+    pub fn to_bytes(&self, date: Option<&str>) -> Vec<u8> {
+        let mut text = format!("HTTP/1.1 {}\r\n", self.status);
+        for (name, value) in self.fields() {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        if let Some(date) = date {
+            let _ = write!(text, "date: {date}\r\n");
+        }
+        let _ = write!(text, "content-length: {}\r\n\r\n{}", self.body.len(), self.body);
+        text.into_bytes()
+    }
+}
 
 /// An answer with a body of JSON.
 pub fn json(status: StatusCode, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    set(&mut answer, CONTENT_TYPE, "application/json");
-    answer
+    Answer::new(status, body)
 }
 
 /// `202` without a body.
 pub fn accepted() -> Answer {
-    let mut answer = Response::new(Full::default());
-    *answer.status_mut() = StatusCode::ACCEPTED;
-    answer
+    Answer::new(StatusCode::ACCEPTED, String::new())
 }
 
 /// An error, with one sentence that says what is wrong.
 pub fn error(status: StatusCode, sentence: &str) -> Answer {
-    json(status, error_body(sentence))
-}
-
-fn error_body(sentence: &str) -> String {
-    format!("{{\"error\":{}}}", quoted(sentence))
-}
-
-/// An error after which the connection closes, because the rest of the request is not read.
-pub fn error_and_close(status: StatusCode, sentence: &str) -> Answer {
-    let mut answer = error(status, sentence);
-    set(&mut answer, CONNECTION, "close");
-    answer
-}
-
-/// The bytes of an error after which the connection closes, where there is no request to answer.
-pub fn raw_error(status: StatusCode, sentence: &str) -> Vec<u8> {
-    let body = error_body(sentence);
-    let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
-    format!(
-        "HTTP/1.1 {status}\r\nconnection: close\r\n{retry}content-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+    json(status, format!("{{\"error\":{}}}", quoted(sentence)))
 }
 
 /// `503`, to be tried again in a second.
 pub fn unavailable(sentence: &str) -> Answer {
-    let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, sentence);
-    set(&mut answer, RETRY_AFTER, "1");
-    answer
+    Answer { asks_to_retry: true, ..error(StatusCode::SERVICE_UNAVAILABLE, sentence) }
 }
 
 /// `405` with the method that the path knows.
 pub fn method_not_allowed(allowed: &'static str) -> Answer {
     let sentence = format!("this path takes {allowed} only");
-    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &sentence);
-    set(&mut answer, ALLOW, allowed);
-    answer
-}
-
-fn set(answer: &mut Answer, name: HeaderName, value: &'static str) {
-    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    Answer { allowed: Some(allowed), ..error(StatusCode::METHOD_NOT_ALLOWED, &sentence) }
 }
 
 /// The totals by [`Processor::index`].
@@ -164,16 +189,9 @@ pub fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
     use ledger::{Cents, CorrelationId, TimestampMs};
 
     use super::*;
-
-    fn body(answer: Answer) -> String {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let body = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
-        String::from_utf8(body.to_vec()).unwrap()
-    }
 
     #[test]
     fn totals_have_two_decimal_places() {
@@ -182,7 +200,7 @@ mod tests {
             Totals { count: 0, amount: Cents::ZERO },
         ];
         let expected = r#"{"default":{"totalRequests":3,"totalAmount":59.70},"fallback":{"totalRequests":0,"totalAmount":0.00}}"#;
-        assert_eq!(body(summary(&totals)), expected);
+        assert_eq!(summary(&totals).body, expected);
     }
 
     #[test]
@@ -213,21 +231,41 @@ mod tests {
                 event,
             };
             let head = r#"{"correlationId":"11111111-1111-1111-1111-111111111111","amount":19.90,"#;
-            assert_eq!(body(payment(&record)), format!("{head}{expected}}}"));
+            assert_eq!(payment(&record).body, format!("{head}{expected}}}"));
         }
     }
 
     #[test]
-    fn an_error_without_a_request_is_whole() {
-        let bytes = raw_error(StatusCode::REQUEST_TIMEOUT, "too late");
-        let expected = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
-            content-type: application/json\r\ncontent-length: 20\r\n\r\n{\"error\":\"too late\"}";
-        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    fn an_answer_says_the_same_by_hyper_and_by_itself() {
+        let conflict = error(StatusCode::CONFLICT, "another");
+        for (answer, fields) in [
+            (accepted(), ""),
+            (conflict.clone(), "content-type: application/json\r\n"),
+            (conflict.and_close(), "connection: close\r\ncontent-type: application/json\r\n"),
+            (unavailable("later"), "retry-after: 1\r\ncontent-type: application/json\r\n"),
+            (method_not_allowed("GET"), "allow: GET\r\ncontent-type: application/json\r\n"),
+        ] {
+            let (status, body) = (answer.status, answer.body.clone());
+            let length = body.len();
+            let expected = |date: &str| {
+                format!("HTTP/1.1 {status}\r\n{fields}{date}content-length: {length}\r\n\r\n{body}")
+            };
+            assert_eq!(String::from_utf8(answer.to_bytes(None)).unwrap(), expected(""));
+            let dated = String::from_utf8(answer.to_bytes(Some("today"))).unwrap();
+            assert_eq!(dated, expected("date: today\r\n"));
+            let response = answer.into_response();
+            assert_eq!(response.status(), status);
+            let mut told = String::new();
+            for (name, value) in response.headers() {
+                write!(told, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
+            }
+            assert_eq!(told, fields);
+        }
     }
 
     #[test]
     fn a_sentence_is_quoted() {
         let answer = error(StatusCode::BAD_REQUEST, "a \"quoted\"\nword");
-        assert_eq!(body(answer), r#"{"error":"a \"quoted\"\nword"}"#);
+        assert_eq!(answer.body, r#"{"error":"a \"quoted\"\nword"}"#);
     }
 }

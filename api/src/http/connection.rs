@@ -1,28 +1,33 @@
 //! Connections of clients: how many there are, and each one's life.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::io;
+use std::mem::take;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use ledger::handover::Standing;
 use ledger::socket::close_with;
+use ledger::{Cents, CorrelationId};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::answers::{Answer, raw_error};
-use super::guard::{Expired, Guarded, Phase, SWEEP_INTERVAL, Watch};
+use super::answers::{error, unavailable};
+use super::body;
+use super::guard::{Activity, Expired, Guarded, Phase, SWEEP_INTERVAL, Watch};
+use super::plain::{self, PLAIN_BYTES_MAX, PlainLimits, Writer};
 use super::routes::Api;
 
 /// Connections over the limit that are told so at a time; more are closed without a word.
@@ -47,6 +52,9 @@ pub struct Connections {
     limits: ServerLimits,
     builder: Builder,
     watch: Watch,
+    writer: Writer,
+    /// What is read goes here first, whichever connection it comes from.
+    scratch: RefCell<Box<[u8; PLAIN_BYTES_MAX]>>,
     count: Cell<u32>,
     refusals_count: Cell<u32>,
     /// No more connections are taken, and each answer is the last one of its connection.
@@ -62,6 +70,16 @@ pub struct Connections {
 enum End {
     Served(hyper::Result<()>),
     Expired(Expired),
+}
+
+/// What was read from a connection.
+enum Heard {
+    /// A plain request with a payment, or with something that is none, and what came after it.
+    Plain { payment: Result<(CorrelationId, Cents), String>, rest: Vec<u8> },
+    /// Something else, or a part of it.
+    Other(Vec<u8>),
+    /// Nothing more will come.
+    End,
 }
 
 impl Connections {
@@ -81,6 +99,8 @@ impl Connections {
             limits,
             builder,
             watch: Watch::new(limits.request_timeout, limits.idle_timeout),
+            writer: Writer::default(),
+            scratch: RefCell::new(Box::new([0; PLAIN_BYTES_MAX])),
             count: Cell::new(0),
             refusals_count: Cell::new(0),
             draining: Cell::new(false),
@@ -135,28 +155,108 @@ impl Connections {
         let connections = Rc::clone(self);
         spawn_local(async move {
             let sentence = "too many connections are open";
-            close_with(stream, &raw_error(StatusCode::SERVICE_UNAVAILABLE, sentence)).await;
+            close_with(stream, &unavailable(sentence).and_close().to_bytes(None)).await;
             connections.refusals_count.set(connections.refusals_count.get() - 1);
         });
     }
 
-    async fn serve_to_end(&self, stream: TcpStream) {
+    async fn serve_to_end(&self, mut stream: TcpStream) {
         let activity = self.watch.add();
+        match self.serve_plain(&mut stream, &activity).await {
+            Ok(Some(first_bytes)) => self.serve_all(first_bytes, stream, activity).await,
+            Ok(None) => {}
+            Err(error) => tracing::debug!("a connection ends: {error}"),
+        }
+    }
+
+    /// Answers plain requests, until something else comes: then that is what was read. Nothing if the
+    /// connection has ended.
+    async fn serve_plain(
+        &self,
+        stream: &mut TcpStream,
+        activity: &Activity,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let mut serving = pin!(async {
+            let mut rest = Vec::new();
+            loop {
+                let heard = if rest.is_empty() {
+                    poll_fn(|context| self.poll_hear(stream, context)).await?
+                } else {
+                    self.understand(&take(&mut rest))
+                };
+                let payment = match heard {
+                    Heard::Plain { payment, rest: behind } => {
+                        rest = behind;
+                        payment
+                    }
+                    Heard::Other(bytes) => return Ok(Some(bytes)),
+                    Heard::End => return Ok(None),
+                };
+                activity.enter(Phase::Answering);
+                let mut answer = self.api.take_in(payment).await;
+                activity.enter(Phase::Idle);
+                let closes = self.draining.get();
+                if closes {
+                    answer = answer.and_close();
+                }
+                stream.write_all(&self.writer.bytes(&answer)).await?;
+                if closes {
+                    return Ok(None);
+                }
+            }
+        });
+        poll_fn(|context| match activity.poll_expired(context) {
+            // It was idle: a plain request has come whole.
+            Some(_) => Poll::Ready(Ok(None)),
+            None => serving.as_mut().poll(context),
+        })
+        .await
+    }
+
+    fn poll_hear(
+        &self,
+        stream: &mut TcpStream,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Heard>> {
+        if self.closing.get() {
+            return Poll::Ready(Ok(Heard::End));
+        }
+        let mut scratch = self.scratch.borrow_mut();
+        let mut buffer = ReadBuf::new(scratch.as_mut_slice());
+        ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(self.understand(buffer.filled())))
+    }
+
+    fn understand(&self, bytes: &[u8]) -> Heard {
+        let limits = PlainLimits {
+            head_bytes_max: self.limits.head_bytes_max,
+            body_bytes_max: self.api.body_bytes_max,
+        };
+        match plain::read(bytes, limits) {
+            Some(plain) => {
+                Heard::Plain { payment: body::parse(plain.body), rest: plain.rest.to_vec() }
+            }
+            None if bytes.is_empty() => Heard::End,
+            None => Heard::Other(bytes.to_vec()),
+        }
+    }
+
+    /// Serves the rest of a connection, from these bytes on, whatever is asked.
+    async fn serve_all(&self, first_bytes: Vec<u8>, stream: TcpStream, activity: Rc<Activity>) {
         let service = service_fn(|request: Request<Incoming>| {
             let (api, activity) = (Rc::clone(&self.api), Rc::clone(&activity));
             let answering = async move {
                 activity.enter(Phase::Reading);
-                let mut answer = api.answer(request, &activity).await;
-                if self.draining.get() {
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
+                let answer = api.answer(request, &activity).await;
                 activity.enter(Phase::Idle);
-                Ok::<Answer, Infallible>(answer)
+                let answer = if self.draining.get() { answer.and_close() } else { answer };
+                Ok::<_, Infallible>(answer.into_response())
             };
             Box::pin(answering)
         });
-        let guarded = TokioIo::new(Guarded::new(stream, Rc::clone(&activity)));
-        let mut connection = self.builder.serve_connection(guarded, service);
+        let guarded = Guarded::new(first_bytes, stream, Rc::clone(&activity));
+        let mut connection =
+            Box::new(self.builder.serve_connection(TokioIo::new(guarded), service));
         let mut is_told = false;
         let end = poll_fn(|context| {
             if let Some(expired) = activity.poll_expired(context) {
@@ -164,7 +264,7 @@ impl Connections {
             }
             if self.closing.get() && !is_told {
                 is_told = true;
-                Pin::new(&mut connection).graceful_shutdown();
+                Pin::new(&mut *connection).graceful_shutdown();
             }
             connection.poll_without_shutdown(context).map(End::Served)
         })
@@ -173,13 +273,14 @@ impl Connections {
         match end {
             End::Served(Ok(())) if activity.closes_gently() => close_with(stream, &[]).await,
             End::Served(Ok(())) | End::Expired(Expired::Idle) => {}
-            End::Served(Err(error)) => {
-                tracing::debug!("a connection ends: {error}");
+            End::Served(Err(why)) => {
+                tracing::debug!("a connection ends: {why}");
                 close_with(stream, &[]).await;
             }
             End::Expired(Expired::Reading) => {
                 let sentence = "the request took too long to arrive";
-                close_with(stream, &raw_error(StatusCode::REQUEST_TIMEOUT, sentence)).await;
+                let answer = error(StatusCode::REQUEST_TIMEOUT, sentence).and_close();
+                close_with(stream, &answer.to_bytes(None)).await;
             }
         }
     }

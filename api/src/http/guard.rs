@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -149,14 +150,16 @@ impl Watch {
 
 /// A connection that notes when a request begins to arrive.
 pub struct Guarded {
+    /// What was read from it before.
+    first_bytes: Bytes,
     stream: TcpStream,
     activity: Rc<Activity>,
 }
 
 impl Guarded {
-    /// Watches the reads of a connection.
-    pub fn new(stream: TcpStream, activity: Rc<Activity>) -> Self {
-        Self { stream, activity }
+    /// Watches the reads of a connection, from which these bytes were read already.
+    pub fn new(first_bytes: Vec<u8>, stream: TcpStream, activity: Rc<Activity>) -> Self {
+        Self { first_bytes: first_bytes.into(), stream, activity }
     }
 
     /// The connection.
@@ -172,7 +175,13 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let polled = if self.first_bytes.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let length = self.first_bytes.len().min(buffer.remaining());
+            buffer.put_slice(&self.first_bytes.split_to(length));
+            Poll::Ready(Ok(()))
+        };
         if buffer.filled().len() > before && self.activity.phase() == Phase::Idle {
             self.activity.enter(Phase::Reading);
         }

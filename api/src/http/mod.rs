@@ -4,6 +4,7 @@ mod answers;
 mod body;
 mod connection;
 mod guard;
+mod plain;
 mod routes;
 
 pub use body::parse as parse_payment;

@@ -7,11 +7,11 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use hyper::{Method, Request, StatusCode};
 use ledger::disk::folder::FolderDisk;
 use ledger::query::parameter;
-use ledger::{CorrelationId, RangeMs};
+use ledger::{Cents, CorrelationId, RangeMs};
 
 use super::answers::{
-    Answer, accepted, error, error_and_close, json, method_not_allowed, payment, quoted, routing,
-    summary, unavailable,
+    Answer, accepted, error, json, method_not_allowed, payment, quoted, routing, summary,
+    unavailable,
 };
 use super::body::{self, BodyError};
 use super::guard::{Activity, Phase};
@@ -61,15 +61,20 @@ impl Api {
             Err(BodyError::TooLong) => {
                 activity.close_gently();
                 let sentence = format!("the body is longer than {} bytes", self.body_bytes_max);
-                return error_and_close(StatusCode::PAYLOAD_TOO_LARGE, &sentence);
+                return error(StatusCode::PAYLOAD_TOO_LARGE, &sentence).and_close();
             }
             Err(BodyError::Broken) => {
                 let sentence = "the body does not arrive as its head says";
-                return error_and_close(StatusCode::BAD_REQUEST, sentence);
+                return error(StatusCode::BAD_REQUEST, sentence).and_close();
             }
         };
         activity.enter(Phase::Answering);
-        let (id, amount) = match body::parse(&whole) {
+        self.take_in(body::parse(&whole)).await
+    }
+
+    /// Takes a payment in, if it could be read.
+    pub async fn take_in(&self, payment: Result<(CorrelationId, Cents), String>) -> Answer {
+        let (id, amount) = match payment {
             Ok(payment) => payment,
             Err(sentence) => return error(StatusCode::BAD_REQUEST, &sentence),
         };
@@ -157,13 +162,9 @@ fn store_away(away: &StoreAway) -> Answer {
 /// Refuses a payment whose head says already that it cannot be read.
 fn refuse_by_head(request: &Request<Incoming>) -> Option<Answer> {
     let headers = request.headers();
-    if let Some(value) = headers.get(CONTENT_TYPE) {
-        let text = value.to_str().unwrap_or_default();
-        let media_type = text.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case("application/json") {
-            let sentence = "the body must be sent as content-type application/json";
-            return Some(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
-        }
+    if headers.get(CONTENT_TYPE).is_some_and(|value| !is_json(value.as_bytes())) {
+        let sentence = "the body must be sent as content-type application/json";
+        return Some(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
     }
     let is_framed = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
     if !is_framed && request.body().is_end_stream() {
@@ -171,6 +172,12 @@ fn refuse_by_head(request: &Request<Incoming>) -> Option<Answer> {
         return Some(error(StatusCode::LENGTH_REQUIRED, sentence));
     }
     None
+}
+
+/// Whether a content type is that of JSON, with whatever parameters.
+pub fn is_json(content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 /// The span of time that a query asks for.

@@ -1,0 +1,193 @@
+//! The plain payment: the one request that nearly all are, read and answered without hyper.
+//!
+//! It has come whole, in one piece, and nothing in its head is out of the ordinary. httparse, which is
+//! hyper's parser too, reads the head. Whatever is not plain is for hyper, from its first byte on, so
+//! every other case of HTTP has one judge.
+
+use std::cell::{Cell, RefCell};
+use std::mem::MaybeUninit;
+
+use httparse::Status;
+use ledger::clock;
+
+use super::answers::{Answer, accepted};
+use super::routes::is_json;
+
+/// Bytes of a plain request, at most, and of what is read at a time.
+pub const PLAIN_BYTES_MAX: usize = 8 << 10;
+/// Fields of its head, at most.
+const FIELDS_MAX: usize = 16;
+/// Digits of its length, at most.
+const LENGTH_DIGITS_MAX: usize = 5;
+const MS_PER_SECOND: i64 = 1_000;
+
+/// What a plain request may take.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainLimits {
+    /// Bytes of a head.
+    pub head_bytes_max: usize,
+    /// Bytes of a body.
+    pub body_bytes_max: usize,
+}
+
+/// A plain request at the front of some bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plain<'a> {
+    /// The payment, in JSON.
+    pub body: &'a [u8],
+    /// What comes after the request.
+    pub rest: &'a [u8],
+}
+
+/// The plain request that these bytes begin with, if they do.
+pub fn read(bytes: &[u8], limits: PlainLimits) -> Option<Plain<'_>> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    let Ok(Status::Complete(head_length)) = head.parse_with_uninit_headers(bytes, &mut fields)
+    else {
+        return None;
+    };
+    let is_payment =
+        head.method == Some("POST") && head.path == Some("/payments") && head.version == Some(1);
+    if !is_payment || head_length > limits.head_bytes_max {
+        return None;
+    }
+    let mut body_length = None;
+    for field in &*head.headers {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        let is_ordinary = match field.name.len() {
+            14 if is("content-length") => {
+                body_length.is_none() && {
+                    body_length = number(field.value);
+                    body_length.is_some()
+                }
+            }
+            12 if is("content-type") => is_json(field.value),
+            10 if is("connection") => field.value.eq_ignore_ascii_case(b"keep-alive"),
+            17 => !is("transfer-encoding"),
+            7 => !is("upgrade"),
+            6 => !is("expect"),
+            _ => true,
+        };
+        if !is_ordinary {
+            return None;
+        }
+    }
+    let body_length = body_length.filter(|length| *length <= limits.body_bytes_max)?;
+    let (body, rest) = bytes[head_length..].split_at_checked(body_length)?;
+    Some(Plain { body, rest })
+}
+
+/// The number that these digits write.
+fn number(digits: &[u8]) -> Option<usize> {
+    if digits.is_empty() || digits.len() > LENGTH_DIGITS_MAX {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + usize::from(digit - b'0'))
+    })
+}
+
+/// The bytes of answers, with the date of this second.
+#[derive(Default)]
+pub struct Writer {
+    second: Cell<Option<i64>>,
+    date: RefCell<String>,
+    /// The answer to a payment that was taken in.
+    accepted: RefCell<Vec<u8>>,
+}
+
+impl Writer {
+    /// The bytes of an answer.
+    pub fn bytes(&self, answer: &Answer) -> Vec<u8> {
+        let now = clock::now();
+        let second = now.get().div_euclid(MS_PER_SECOND);
+        if self.second.replace(Some(second)) != Some(second) {
+            let date = now.to_http_date();
+            *self.accepted.borrow_mut() = accepted().to_bytes(Some(&date));
+            *self.date.borrow_mut() = date;
+        }
+        if *answer == accepted() {
+            return self.accepted.borrow().clone();
+        }
+        answer.to_bytes(Some(&self.date.borrow()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PlainLimits = PlainLimits { head_bytes_max: 200, body_bytes_max: 20 };
+
+    fn body_and_rest(request: &str) -> Option<(&str, &str)> {
+        let plain = read(request.as_bytes(), LIMITS)?;
+        Some((str::from_utf8(plain.body).unwrap(), str::from_utf8(plain.rest).unwrap()))
+    }
+
+    #[test]
+    fn a_payment_in_one_piece_is_plain() {
+        for fields in [
+            "",
+            "Host: x\r\n",
+            "content-TYPE: application/json; charset=utf-8\r\nConnection: Keep-Alive\r\n",
+            "accept: */*\r\nuser-agent: k6\r\nx: Transfer-Encoding\r\n",
+        ] {
+            let request =
+                format!("POST /payments HTTP/1.1\r\n{fields}Content-Length: 2\r\n\r\n{{}}");
+            assert_eq!(body_and_rest(&request), Some(("{}", "")), "{fields}");
+            assert_eq!(body_and_rest(&format!("{request}POST")), Some(("{}", "POST")), "{fields}");
+            for length in 0..request.len() {
+                assert_eq!(body_and_rest(&request[..length]), None, "{length} bytes of {request}");
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_out_of_the_ordinary_is_for_hyper() {
+        let long = "x".repeat(200);
+        let many = "x: y\r\n".repeat(FIELDS_MAX);
+        for (line, fields) in [
+            ("GET /payments HTTP/1.1", ""),
+            ("POST /payments HTTP/1.0", ""),
+            ("POST /payments? HTTP/1.1", ""),
+            ("POST /payments/ HTTP/1.1", ""),
+            ("POST http://x/payments HTTP/1.1", ""),
+            ("POST /payments-summary HTTP/1.1", ""),
+            ("POST /payments HTTP/1.1", "Transfer-Encoding: chunked\r\n"),
+            ("POST /payments HTTP/1.1", "Expect: 100-continue\r\n"),
+            ("POST /payments HTTP/1.1", "Upgrade: h2c\r\n"),
+            ("POST /payments HTTP/1.1", "Connection: close\r\n"),
+            ("POST /payments HTTP/1.1", "Connection: keep-alive, upgrade\r\n"),
+            ("POST /payments HTTP/1.1", "Content-Type: text/plain\r\n"),
+            ("POST /payments HTTP/1.1", "Content-Length: 2\r\n"),
+            ("POST /payments HTTP/1.1", "no field\r\n"),
+            ("POST /payments HTTP/1.1", &format!("x: {long}\r\n")),
+            ("POST /payments HTTP/1.1", &many),
+        ] {
+            let request = format!("{line}\r\n{fields}Content-Length: 2\r\n\r\n{{}}");
+            assert_eq!(body_and_rest(&request), None, "{request}");
+        }
+        for length in ["", "+2", "-2", "0x2", "2 ", "2, 2", "21", "99999", "000002", "1e1"] {
+            let request = format!("POST /payments HTTP/1.1\r\nContent-Length:{length}\r\n\r\n");
+            let whole = request + &" ".repeat(100_000);
+            let plain = body_and_rest(&whole);
+            // Spaces around a value are not a part of it.
+            assert_eq!(plain.is_some(), length == "2 ", "{length}");
+        }
+        assert_eq!(body_and_rest("POST /payments HTTP/1.1\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn an_answer_has_the_date() {
+        let writer = Writer::default();
+        for answer in [accepted(), accepted(), accepted().and_close()] {
+            let before = clock::now().to_http_date();
+            let text = String::from_utf8(writer.bytes(&answer)).unwrap();
+            let after = clock::now().to_http_date();
+            let expected = [before, after]
+                .map(|date| String::from_utf8(answer.to_bytes(Some(&date))).unwrap());
+            assert!(expected.contains(&text), "{text}");
+        }
+    }
+}
