@@ -152,6 +152,25 @@ fn requests_in_one_piece_are_answered_in_their_order() {
     assert_eq!(live.agreed_books(), ids(100));
 }
 
+#[test]
+fn payments_in_one_piece_are_answered_in_their_order() {
+    let live = Live::start();
+    // More than is read at a time, with lines between them that mean nothing.
+    let requests = (0..200).map(|number| {
+        let body = if number % 10 == 9 { "{}".to_owned() } else { payment(number) };
+        post("/payments", &body) + "\r\n"
+    });
+    let mut connection = live.connect();
+    connection.send(requests.collect::<String>());
+    let expected = |number| if number % 10 == 9 { 400 } else { 202 };
+    for number in 0..200 {
+        assert_eq!(connection.answer().status, expected(number), "{number}");
+    }
+    live.wait_settled(180);
+    let accepted: Vec<_> = (0..200).filter(|number| expected(*number) == 202).map(id).collect();
+    assert_eq!(live.agreed_books(), accepted);
+}
+
 /// The head of an answer, in which the order of fields means nothing and the date goes on.
 fn fields(answer: &Answer) -> BTreeSet<&str> {
     answer.head.lines().map(|line| if line.starts_with("date: ") { "date" } else { line }).collect()
@@ -278,7 +297,12 @@ fn slow_clients_are_ended_and_others_are_not() {
     let mut half_a_body = live.connect();
     half_a_body.send(half);
     let mut idle = live.connect();
-    for slow in [&mut head_only, &mut half_a_body] {
+    let (mut served_idle, mut served_head_only) = (live.connect(), live.connect());
+    for served in [&mut served_idle, &mut served_head_only] {
+        assert_eq!(served.post("/payments", &payment(0)).status, 202);
+    }
+    served_head_only.send(&half[..20]);
+    for slow in [&mut head_only, &mut half_a_body, &mut served_head_only] {
         let answer = slow.answer();
         assert_eq!(answer.status, 408);
         assert_eq!(answer.error(), "the request took too long to arrive");
@@ -286,9 +310,10 @@ fn slow_clients_are_ended_and_others_are_not() {
     }
     // A connection that asks for nothing is closed without a word.
     assert!(idle.is_at_end());
+    assert!(served_idle.is_at_end());
     assert_eq!(live.connect().post("/payments", &payment(1)).status, 202);
-    live.wait_settled(1);
-    assert_eq!(live.agreed_books(), [id(1)]);
+    live.wait_settled(2);
+    assert_eq!(live.agreed_books(), ids(2));
 }
 
 #[test]

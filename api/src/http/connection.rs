@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::mem::take;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -21,7 +21,7 @@ use ledger::{Cents, CorrelationId};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::answers::{error, unavailable};
@@ -32,6 +32,9 @@ use super::routes::Api;
 
 /// Connections over the limit that are told so at a time; more are closed without a word.
 const REFUSALS_MAX: u32 = 256;
+
+/// Requests that came together are answered so many at a time before others have their turn.
+const ANSWERS_IN_A_ROW_MAX: u32 = 16;
 
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
@@ -72,13 +75,16 @@ enum End {
     Expired(Expired),
 }
 
+/// A payment, or why it is none.
+type ReadPayment = Result<(CorrelationId, Cents), String>;
+
 /// What was read from a connection.
 enum Heard {
-    /// A plain request with a payment, or with something that is none, and what came after it.
-    Plain { payment: Result<(CorrelationId, Cents), String>, rest: Vec<u8> },
+    /// A plain request.
+    Plain(ReadPayment),
     /// Something else, or a part of it.
-    Other(Vec<u8>),
-    /// Nothing more will come.
+    Other(Bytes),
+    /// Nothing more comes, or is wanted.
     End,
 }
 
@@ -175,25 +181,32 @@ impl Connections {
         &self,
         stream: &mut TcpStream,
         activity: &Activity,
-    ) -> io::Result<Option<Vec<u8>>> {
+    ) -> io::Result<Option<Bytes>> {
         let mut serving = pin!(async {
-            let mut rest = Vec::new();
+            // What came behind the last request, and how many were answered that came with it.
+            let (mut rest, mut answered_count) = (Bytes::new(), 0);
             loop {
                 let heard = if rest.is_empty() {
-                    poll_fn(|context| self.poll_hear(stream, context)).await?
+                    answered_count = 0;
+                    poll_fn(|context| self.poll_hear(stream, context, &mut rest)).await?
+                } else if let Some((payment, length)) = self.understand(&rest) {
+                    answered_count += 1;
+                    if answered_count % ANSWERS_IN_A_ROW_MAX == 0 {
+                        yield_now().await;
+                    }
+                    rest.advance(length);
+                    Heard::Plain(payment)
                 } else {
-                    self.understand(&take(&mut rest))
+                    return Ok(Some(rest));
                 };
                 let payment = match heard {
-                    Heard::Plain { payment, rest: behind } => {
-                        rest = behind;
-                        payment
-                    }
+                    Heard::Plain(payment) => payment,
                     Heard::Other(bytes) => return Ok(Some(bytes)),
                     Heard::End => return Ok(None),
                 };
                 activity.enter(Phase::Answering);
                 let mut answer = self.api.take_in(payment).await;
+                // A client that does not read its answer has the time of an idle one.
                 activity.enter(Phase::Idle);
                 let closes = self.draining.get();
                 if closes {
@@ -206,17 +219,19 @@ impl Connections {
             }
         });
         poll_fn(|context| match activity.poll_expired(context) {
-            // It was idle: a plain request has come whole.
+            // There is no part of a request: a plain one has come whole.
             Some(_) => Poll::Ready(Ok(None)),
             None => serving.as_mut().poll(context),
         })
         .await
     }
 
+    /// Reads once. What comes behind a plain request is the rest.
     fn poll_hear(
         &self,
         stream: &mut TcpStream,
         context: &mut Context<'_>,
+        rest: &mut Bytes,
     ) -> Poll<io::Result<Heard>> {
         if self.closing.get() {
             return Poll::Ready(Ok(Heard::End));
@@ -224,25 +239,29 @@ impl Connections {
         let mut scratch = self.scratch.borrow_mut();
         let mut buffer = ReadBuf::new(scratch.as_mut_slice());
         ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
-        Poll::Ready(Ok(self.understand(buffer.filled())))
+        let bytes = buffer.filled();
+        Poll::Ready(Ok(match self.understand(bytes) {
+            Some((payment, length)) => {
+                *rest = Bytes::copy_from_slice(&bytes[length..]);
+                Heard::Plain(payment)
+            }
+            None if bytes.is_empty() => Heard::End,
+            None => Heard::Other(Bytes::copy_from_slice(bytes)),
+        }))
     }
 
-    fn understand(&self, bytes: &[u8]) -> Heard {
+    /// The payment of the plain request that these bytes begin with, and where it ends.
+    fn understand(&self, bytes: &[u8]) -> Option<(ReadPayment, usize)> {
         let limits = PlainLimits {
             head_bytes_max: self.limits.head_bytes_max,
             body_bytes_max: self.api.body_bytes_max,
         };
-        match plain::read(bytes, limits) {
-            Some(plain) => {
-                Heard::Plain { payment: body::parse(plain.body), rest: plain.rest.to_vec() }
-            }
-            None if bytes.is_empty() => Heard::End,
-            None => Heard::Other(bytes.to_vec()),
-        }
+        let plain = plain::read(bytes, limits)?;
+        Some((body::parse(plain.body), bytes.len() - plain.rest.len()))
     }
 
     /// Serves the rest of a connection, from these bytes on, whatever is asked.
-    async fn serve_all(&self, first_bytes: Vec<u8>, stream: TcpStream, activity: Rc<Activity>) {
+    async fn serve_all(&self, first_bytes: Bytes, stream: TcpStream, activity: Rc<Activity>) {
         let service = service_fn(|request: Request<Incoming>| {
             let (api, activity) = (Rc::clone(&self.api), Rc::clone(&activity));
             let answering = async move {

@@ -18,7 +18,7 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// What a connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// Waiting for the first byte of a request.
+    /// Waiting for the first byte of a request, or for the client to read an answer.
     Idle,
     /// Reading a request.
     Reading,
@@ -158,8 +158,8 @@ pub struct Guarded {
 
 impl Guarded {
     /// Watches the reads of a connection, from which these bytes were read already.
-    pub fn new(first_bytes: Vec<u8>, stream: TcpStream, activity: Rc<Activity>) -> Self {
-        Self { first_bytes: first_bytes.into(), stream, activity }
+    pub fn new(first_bytes: Bytes, stream: TcpStream, activity: Rc<Activity>) -> Self {
+        Self { first_bytes, stream, activity }
     }
 
     /// The connection.

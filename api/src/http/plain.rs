@@ -13,8 +13,9 @@ use ledger::clock;
 use super::answers::{Answer, accepted};
 use super::routes::is_json;
 
-/// Bytes of a plain request, at most, and of what is read at a time.
-pub const PLAIN_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a plain request, at most, and of what is read at a time. Few while fuzzing, so that requests
+/// are cut there as well.
+pub const PLAIN_BYTES_MAX: usize = if cfg!(fuzzing) { 512 } else { 8 << 10 };
 /// Fields of its head, at most.
 const FIELDS_MAX: usize = 16;
 /// Digits of its length, at most.
@@ -35,7 +36,8 @@ pub struct PlainLimits {
 pub struct Plain<'a> {
     /// The payment, in JSON.
     pub body: &'a [u8],
-    /// What comes after the request.
+    /// What comes after the request, and after empty lines, which mean nothing there (RFC 9112,
+    /// section 2.2).
     pub rest: &'a [u8],
 }
 
@@ -74,7 +76,10 @@ pub fn read(bytes: &[u8], limits: PlainLimits) -> Option<Plain<'_>> {
         }
     }
     let body_length = body_length.filter(|length| *length <= limits.body_bytes_max)?;
-    let (body, rest) = bytes[head_length..].split_at_checked(body_length)?;
+    let (body, mut rest) = bytes[head_length..].split_at_checked(body_length)?;
+    while let Some(behind) = rest.strip_prefix(b"\r\n") {
+        rest = behind;
+    }
     Some(Plain { body, rest })
 }
 
@@ -120,8 +125,8 @@ mod tests {
 
     const LIMITS: PlainLimits = PlainLimits { head_bytes_max: 200, body_bytes_max: 20 };
 
-    fn body_and_rest(request: &str) -> Option<(&str, &str)> {
-        let plain = read(request.as_bytes(), LIMITS)?;
+    fn body_and_rest(request: &(impl AsRef<[u8]> + ?Sized)) -> Option<(&str, &str)> {
+        let plain = read(request.as_ref(), LIMITS)?;
         Some((str::from_utf8(plain.body).unwrap(), str::from_utf8(plain.rest).unwrap()))
     }
 
@@ -131,14 +136,19 @@ mod tests {
             "",
             "Host: x\r\n",
             "content-TYPE: application/json; charset=utf-8\r\nConnection: Keep-Alive\r\n",
+            // A parameter means nothing to us, whatever its bytes.
+            "content-type:Application/JSON;x=\u{e9}\r\n",
             "accept: */*\r\nuser-agent: k6\r\nx: Transfer-Encoding\r\n",
         ] {
             let request =
                 format!("POST /payments HTTP/1.1\r\n{fields}Content-Length: 2\r\n\r\n{{}}");
             assert_eq!(body_and_rest(&request), Some(("{}", "")), "{fields}");
             assert_eq!(body_and_rest(&format!("{request}POST")), Some(("{}", "POST")), "{fields}");
+            assert_eq!(body_and_rest(&format!("{request}\r\n\r\n")), Some(("{}", "")), "{fields}");
+            assert_eq!(body_and_rest(&format!("{request}\r\nPO")), Some(("{}", "PO")), "{fields}");
             for length in 0..request.len() {
-                assert_eq!(body_and_rest(&request[..length]), None, "{length} bytes of {request}");
+                let part = &request.as_bytes()[..length];
+                assert_eq!(body_and_rest(part), None, "{length} bytes of {request}");
             }
         }
     }
