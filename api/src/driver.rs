@@ -19,6 +19,7 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::engine::{Accept, Batch, Call, CallOutcome, Engine, Written};
+use crate::metrics::ApiMetrics;
 use crate::processor::ProcessorClient;
 use crate::router::{Health, RouterView};
 use crate::store_client::{StoreClient, StoreEvent};
@@ -106,6 +107,9 @@ pub struct Driver<D: Disk> {
     purge_near: Cell<Option<u64>>,
     calls_count: Cell<usize>,
     calls_ended: Notify,
+    metrics: ApiMetrics,
+    /// When the claim was made that is not answered.
+    claimed_us: Cell<Option<u64>>,
 }
 
 impl<D> Driver<D>
@@ -142,11 +146,22 @@ where
             purge_near: Cell::new(None),
             calls_count: Cell::new(0),
             calls_ended: Notify::new(),
+            metrics: ApiMetrics::default(),
+            claimed_us: Cell::new(None),
         }))
     }
 
     /// Takes a payment in, and returns once it cannot be lost any more.
     pub async fn accept(&self, id: CorrelationId, amount: Cents) -> Accepted {
+        let read_us = self.clock.elapsed_us();
+        let accepted = self.take_in(id, amount).await;
+        if accepted == Accepted::Yes {
+            self.metrics.accept.observe_us(self.clock.elapsed_us() - read_us);
+        }
+        accepted
+    }
+
+    async fn take_in(&self, id: CorrelationId, amount: Cents) -> Accepted {
         loop {
             if let Some(why) = self.sync_failure.borrow().as_ref() {
                 return Accepted::Failing(why.clone());
@@ -205,10 +220,23 @@ where
         self.engine.borrow().routing(self.clock.elapsed_ms())
     }
 
+    /// For how many milliseconds the oldest payment that waits or is in doubt has been accepted.
+    #[must_use]
+    pub fn oldest_age_ms(&self) -> u64 {
+        self.engine.borrow().oldest_age_ms(self.clock.elapsed_ms())
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &ApiMetrics {
+        &self.metrics
+    }
+
     /// Takes in what became of a call.
-    pub fn finished(&self, call: &Call, outcome: CallOutcome, latency_ms: u64) {
+    pub fn finished(&self, call: &Call, outcome: CallOutcome, latency_us: u64) {
+        self.metrics.called(call.processor, outcome, latency_us);
         let now_ms = self.clock.elapsed_ms();
-        self.engine.borrow_mut().finished(call, outcome, latency_ms, now_ms);
+        self.engine.borrow_mut().finished(call, outcome, latency_us / 1000, now_ms);
         self.calls_count.set(self.calls_count.get() - 1);
         if self.calls_count.get() == 0 {
             self.calls_ended.notify_one();
@@ -218,12 +246,14 @@ where
 
     /// Takes in what a processor says of itself.
     pub fn heard(&self, processor: Processor, health: Health) {
+        self.metrics.heard(processor, health);
         self.engine.borrow_mut().heard(processor, health, self.clock.elapsed_ms());
         self.woken.notify_one();
     }
 
     /// Takes in what the store says.
     pub fn heard_store(&self, event: StoreEvent) {
+        self.time_claim(&event);
         let mut engine = self.engine.borrow_mut();
         match event {
             StoreEvent::Connected(notice) => engine.connected(notice),
@@ -249,6 +279,18 @@ where
         }
         self.store_spoke.notify_waiters();
         self.woken.notify_one();
+    }
+
+    fn time_claim(&self, event: &StoreEvent) {
+        match event {
+            StoreEvent::Decided { .. } => {
+                if let Some(claimed_us) = self.claimed_us.take() {
+                    self.metrics.claim.observe_us(self.clock.elapsed_us() - claimed_us);
+                }
+            }
+            StoreEvent::ClaimRefused(_) | StoreEvent::Disconnected => self.claimed_us.set(None),
+            _ => {}
+        }
     }
 
     fn remove_void_segments(&self, oldest_needed: u32, notice: PurgeNotice) {
@@ -327,6 +369,7 @@ where
             let claim = self.engine.borrow_mut().take_claim(self.clock.elapsed_ms());
             if let Some(through) = claim {
                 store.claim(through);
+                self.claimed_us.set(Some(self.clock.elapsed_us()));
             }
             if is_last {
                 return Ok(wake_ms);
@@ -360,7 +403,10 @@ where
         let commit = self.next_commit.take();
         *self.current_commit.borrow_mut() = Some(Rc::clone(&commit));
         let oldest_open = self.engine.borrow().oldest_open_segment();
+        let started_us = self.clock.elapsed_us();
         let appended = self.journal.borrow_mut().append(&batch.records, oldest_open, clock::now());
+        self.metrics.journal_write.observe_us(self.clock.elapsed_us() - started_us);
+        self.metrics.written(&batch.records[..appended.count]);
         if appended.count > 0 {
             match self.durability {
                 Durability::Process => self.written.notify_one(),
@@ -369,6 +415,9 @@ where
         }
         let failure = appended.error.map(|error| error.to_string());
         let now_ms = self.clock.elapsed_ms();
+        for age_ms in self.engine.borrow().settled_ages_ms(&batch, appended.count, now_ms) {
+            self.metrics.settle.observe_us(age_ms * 1000);
+        }
         let written = self.engine.borrow_mut().written(
             batch,
             appended.first,
@@ -376,6 +425,7 @@ where
             failure,
             now_ms,
         );
+        self.metrics.accepted.add(u64::from(written.accepts_count - written.void_count));
         *self.current_commit.borrow_mut() = None;
         commit.finish(written);
         Ok(())
@@ -386,6 +436,7 @@ where
     async fn sync(&self, commit: Option<&Commit>) -> Result<(), JournalError> {
         loop {
             let job = self.journal.borrow_mut().take_unsynced();
+            self.metrics.journal_syncs.add_one();
             match self.syncer.sync(job).await {
                 Ok(through) => {
                     self.journal.borrow_mut().synced(through);
@@ -395,6 +446,7 @@ where
                     return Ok(());
                 }
                 Err(error) => {
+                    self.metrics.journal_sync_failures.add_one();
                     let why = error.to_string();
                     if self.sync_failure.replace(Some(why.clone())).is_none() {
                         tracing::error!("{why}. No payment is accepted until that works again");
@@ -486,6 +538,7 @@ mod tests {
         Event, HEADER_BYTES, JournalConfig, PaymentRecord, Position, RECORD_BYTES,
         SEGMENT_BYTES_DEFAULT, segment_file_name,
     };
+    use ledger::metrics::Histogram;
     use ledger::protocol::PurgeNotice;
     use tokio::task::{spawn_local, yield_now};
 
@@ -737,6 +790,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_accepted_is_counted_once_and_timed_and_so_are_writes_and_syncs() {
+        block_on(async {
+            let Fixture { driver, clients, store, disk } = fixture(MemoryDisk::new());
+            let id = CorrelationId::from_bytes([1; 16]);
+            let post = || {
+                let driver = Rc::clone(&driver);
+                spawn_local(async move { driver.accept(id, Cents::new(1)).await })
+            };
+            let first = post();
+            yield_now().await;
+            driver.turn(&clients, &store).await.unwrap();
+            assert_eq!(first.await.unwrap(), Accepted::Yes);
+            assert_eq!(post().await.unwrap(), Accepted::Yes);
+            let metrics = driver.metrics();
+            let count = |histogram: &Histogram| histogram.spread().counts.iter().sum::<u64>();
+            assert_eq!((metrics.accepted.get(), count(&metrics.accept)), (1, 2));
+            assert_eq!((count(&metrics.journal_write), metrics.journal_syncs.get()), (1, 1));
+            assert_eq!(count(&metrics.claim), 0);
+            let through = Position { segment: 1, index: 1 };
+            driver.heard_store(StoreEvent::Decided { through, losers: Vec::new() });
+            assert_eq!(count(&metrics.claim), 1);
+            // The record of its dispatch cannot be written.
+            disk.set_room_bytes(Some(0));
+            driver.turn(&clients, &store).await.unwrap();
+            assert_eq!((count(&metrics.journal_write), metrics.journal_syncs.get()), (2, 1));
+            assert!(driver.failure().is_some());
+        });
+    }
+
+    #[test]
     fn after_a_failed_sync_none_counts_before_everything_is_written_again() {
         block_on(async {
             let Fixture { driver, clients, store, disk } = fixture(MemoryDisk::new());
@@ -745,6 +828,7 @@ mod tests {
             disk.set_sync_fails(true);
             let id = CorrelationId::from_bytes([1; 16]);
             assert!(matches!(driver.accept(id, Cents::new(1)).await, Accepted::Failing(_)));
+            assert_eq!(driver.metrics().journal_sync_failures.get(), 1);
             // From now on syncs succeed, and there is room for a segment's head and no record.
             disk.set_sync_fails(false);
             disk.count_writes();

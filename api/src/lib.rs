@@ -10,6 +10,7 @@
 //! | [`processor`] | calls to a processor |
 //! | [`store_client`] | the line to the store |
 //! | [`health`] | the processors' own word about their health |
+//! | [`metrics`] | what is counted, and told to whoever asks |
 //!
 //! One thread serves requests and makes calls; one waits for the disk, one asks for health.
 
@@ -18,6 +19,7 @@ pub mod engine;
 pub mod health;
 pub mod http;
 pub mod intake;
+pub mod metrics;
 pub mod processor;
 pub mod router;
 pub mod settings;
@@ -41,6 +43,9 @@ use ledger::daemon;
 use ledger::disk::folder::FolderDisk;
 use ledger::handover::HandoverListener;
 use ledger::journal::{Journal, JournalConfig, JournalError, OpenPayments};
+use ledger::metrics::publish;
+use ledger::volume::instance_name;
+use metrics::Now;
 use processor::{CallLimits, ProcessorClient};
 pub use settings::ApiSettings;
 use store_client::StoreClient;
@@ -153,6 +158,7 @@ pub async fn run(
         Some(address) => Some(listen_tcp(address).await?),
         None => None,
     };
+    publish_metrics(settings, &driver, &store, &connections);
     start_health_watch(settings, &driver)?;
     let clients = clients(settings, clock, &driver);
     let hearing = Rc::clone(&driver);
@@ -267,6 +273,29 @@ async fn sync_recovered(journal: &mut Journal<FolderDisk>) -> Result<(), ApiErro
     Ok(())
 }
 
+/// Tells metrics to whoever asks. The journal's lock keeps others from this socket as well.
+fn publish_metrics(
+    settings: &ApiSettings,
+    driver: &Rc<Driver<FolderDisk>>,
+    store: &Rc<StoreClient>,
+    connections: &Rc<Connections>,
+) {
+    let path = settings.volume().metrics_socket(&instance_name(settings.instance));
+    let (driver, store, connections) =
+        (Rc::clone(driver), Rc::clone(store), Rc::clone(connections));
+    publish(&path, move |page| {
+        let now = Now {
+            open_payments: driver.open_count(),
+            oldest_age: Duration::from_millis(driver.oldest_age_ms()),
+            router: driver.routing().0,
+            is_accepting: driver.failure().is_none(),
+            is_store_connected: store.is_connected(),
+            connections: connections.standing().connections_count,
+        };
+        driver.metrics().fill(page, &now);
+    });
+}
+
 fn server_limits(settings: &ApiSettings) -> ServerLimits {
     ServerLimits {
         connections_max: settings.connections_max,
@@ -295,7 +324,7 @@ fn clients(
     [&settings.default_url, &settings.fallback_url].map(|target| {
         let driver = Rc::clone(driver);
         let finished =
-            Rc::new(move |call, outcome, latency_ms| driver.finished(&call, outcome, latency_ms));
+            Rc::new(move |call, outcome, latency_us| driver.finished(&call, outcome, latency_us));
         ProcessorClient::new(target.clone(), limits, clock, finished)
     })
 }

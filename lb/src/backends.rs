@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ledger::handover::{HandoverError, HandoverSender, Standing};
+use ledger::metrics::Counter;
 use tokio::time::sleep;
 
 /// The first pause before connecting again, doubled each time.
@@ -23,6 +24,18 @@ struct Backend {
     link: RefCell<Option<Rc<HandoverSender>>>,
     /// What the API said last of itself, and the connections handed over since.
     standing: Cell<Standing>,
+    handed_over: Counter,
+}
+
+/// What is told of an API process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackendView {
+    /// Its name, after that of its socket.
+    pub name: String,
+    /// Whether it is connected and does not say that it is ending.
+    pub is_alive: bool,
+    /// Connections handed over to it since the balancer was started.
+    pub handed_over_count: u64,
 }
 
 /// All API processes.
@@ -51,6 +64,7 @@ impl Backends {
             path,
             link: RefCell::new(None),
             standing: Cell::new(Standing::default()),
+            handed_over: Counter::default(),
         };
         let all = paths.into_iter().map(backend).collect();
         Self { all, next: Cell::new(0), connections_max }
@@ -60,6 +74,15 @@ impl Backends {
     #[must_use]
     pub fn count(&self) -> usize {
         self.all.len()
+    }
+
+    /// What there is to tell of each API.
+    pub fn views(&self) -> impl Iterator<Item = BackendView> {
+        self.all.iter().map(|backend| BackendView {
+            name: backend.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            is_alive: backend.link.borrow().is_some() && !backend.standing.get().draining,
+            handed_over_count: backend.handed_over.get(),
+        })
     }
 
     /// Hands a connection to the API whose turn it is, or to the next one that takes it.
@@ -126,6 +149,7 @@ impl Backend {
             Ok(()) => {
                 standing.connections_count += 1;
                 self.standing.set(standing);
+                self.handed_over.add_one();
                 true
             }
             Err(HandoverError::Full) => false,

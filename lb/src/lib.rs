@@ -5,6 +5,7 @@
 //! answer because an API is gone; nothing here grows without a limit.
 
 pub mod backends;
+pub mod metrics;
 pub mod settings;
 
 use std::cell::Cell;
@@ -15,7 +16,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use backends::{Backends, NobodyTakes};
+use ledger::metrics::publish;
 use ledger::socket::close_with;
+use metrics::LbMetrics;
 pub use settings::LbSettings;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
@@ -91,6 +94,10 @@ pub async fn run(
     let address = listener.local_addr().map_err(LbError::Start)?;
     tracing::info!("listening on {address}");
     let refusals = Rc::new(Refusals::default());
+    {
+        let (backends, refusals) = (Rc::clone(&backends), Rc::clone(&refusals));
+        publish(&settings.metrics_socket(), move |page| refusals.metrics.fill(page, &backends));
+    }
     tokio::select! {
         () = accept(&listener, &backends, &refusals) => {}
         told = shutdown => told.map_err(LbError::Start)?,
@@ -123,6 +130,7 @@ async fn accept_rest(listener: &TcpListener, backends: &Backends, refusals: &Rc<
 }
 
 fn hand_over(stream: TcpStream, backends: &Backends, refusals: &Rc<Refusals>) {
+    refusals.metrics.accepted.add_one();
     // Answers are short, and must not wait for more to be sent.
     let prepared = stream.set_nodelay(true).and_then(|()| stream.into_std());
     let connection: OwnedFd = match prepared {
@@ -139,11 +147,13 @@ fn hand_over(stream: TcpStream, backends: &Backends, refusals: &Rc<Refusals>) {
 #[derive(Default)]
 struct Refusals {
     count: Cell<u32>,
+    metrics: LbMetrics,
     ended: Notify,
 }
 
 impl Refusals {
     fn refuse(self: &Rc<Self>, connection: OwnedFd, why: NobodyTakes) {
+        self.metrics.refused(why);
         if self.count.get() >= REFUSALS_MAX {
             return;
         }

@@ -1,10 +1,11 @@
 //! The balancer's settings.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use ledger::daemon::{LogSettings, Settings};
+use ledger::volume::metrics_socket;
 
 /// Accepts connections of clients and hands each one over to an API process, which serves it from
 /// then on: the balancer sees no byte of it.
@@ -38,6 +39,15 @@ pub struct LbSettings {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogSettings,
+}
+
+impl LbSettings {
+    /// The socket on which metrics are told: beside that of the first API.
+    #[must_use]
+    pub fn metrics_socket(&self) -> PathBuf {
+        let run = self.api.first().and_then(|path| path.parent());
+        metrics_socket(run.unwrap_or(Path::new("")), "lb")
+    }
 }
 
 impl Settings for LbSettings {

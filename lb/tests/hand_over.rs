@@ -11,7 +11,7 @@ use lb::LbSettings;
 use ledger::handover::{HandoverListener, HandoverReceiver, Standing};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
@@ -255,5 +255,31 @@ fn an_address_in_use_is_named() {
         let settings = LbSettings::parse_from(["lb", &listen]);
         let error = lb::listen(&settings).map(drop).unwrap_err();
         assert!(error.to_string().contains(&site.address.to_string()), "{error}");
+    });
+}
+
+#[test]
+fn connections_are_counted_by_what_became_of_them() {
+    run(async {
+        let site = Site::start(&[]);
+        site.answer().await;
+        let api = site.api(2).await;
+        let _clients = [site.connect().await, site.connect().await];
+        api.serve("x").await;
+        api.serve("x").await;
+        let path = site.folder.path().join("lb.metrics");
+        let mut text = String::new();
+        UnixStream::connect(path).await.unwrap().read_to_string(&mut text).await.unwrap();
+        for line in [
+            "router_lb_connections_accepted_total 3",
+            "router_lb_connections_handed_over_total{api=\"api-1\"} 0",
+            "router_lb_connections_handed_over_total{api=\"api-2\"} 2",
+            "router_lb_connections_refused_total{reason=\"none_alive\"} 1",
+            "router_lb_connections_refused_total{reason=\"too_many\"} 0",
+            "router_lb_api_alive{api=\"api-1\"} 0",
+            "router_lb_api_alive{api=\"api-2\"} 1",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is missing: {text}");
+        }
     });
 }

@@ -10,6 +10,7 @@ pub mod id;
 pub mod journal;
 pub mod json;
 pub mod line;
+pub mod metrics;
 pub mod money;
 pub mod processor;
 pub mod protocol;

@@ -21,7 +21,7 @@ const SOCKET_MODE: u32 = 0o600;
 const LISTEN_BACKLOG: i32 = 64;
 
 /// The end of the name of the file whose lock makes its holder the socket's owner.
-const LOCK_SUFFIX: &str = ".lock";
+pub const LOCK_SUFFIX: &str = ".lock";
 
 /// A listener for streams at a path, which no other process can take over while it is there.
 #[derive(Debug)]

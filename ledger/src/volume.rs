@@ -6,13 +6,14 @@
 //! DIR/store/sled-N/, DIR/store/index/    views of the above, which can be deleted at any time
 //! DIR/store/suspect                      that the database is not to be trusted
 //! DIR/health/lease, DIR/health/state     who asks the processors for their health, and the answer
-//! DIR/run/                               sockets and pid files
+//! DIR/run/                               sockets, those of metrics among them, and pid files
 //! ```
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::folder::create_folder;
+use crate::metrics::METRICS_SUFFIX;
 
 /// The folder of a journal is named after its API instance.
 const INSTANCE_PREFIX: &str = "api-";
@@ -97,6 +98,12 @@ impl Volume {
         self.run().join(format!("{}.sock", instance_name(instance)))
     }
 
+    /// The socket on which the daemon of this name tells its metrics.
+    #[must_use]
+    pub fn metrics_socket(&self, daemon: &str) -> PathBuf {
+        metrics_socket(&self.run(), daemon)
+    }
+
     /// Creates the folders that several processes use.
     ///
     /// # Errors
@@ -109,6 +116,12 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+/// The socket in this folder of sockets on which the daemon of this name tells its metrics.
+#[must_use]
+pub fn metrics_socket(run: &Path, daemon: &str) -> PathBuf {
+    run.join(format!("{daemon}{METRICS_SUFFIX}"))
 }
 
 /// The name of an API instance: `api-1`.

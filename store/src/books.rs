@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ledger::disk::Disk;
 use ledger::disk::folder::FolderDisk;
+use ledger::disk::{Disk, DiskFile};
 use ledger::journal::{
-    Event, JournalError, JournalReader, OpenPayments, PaymentRecord, Position, Record,
-    list_segments, read_seal, read_segment_header, recovery_start, sync_segments,
+    Event, HEADER_BYTES, JournalError, JournalReader, OpenPayments, PaymentRecord, Position,
+    RECORD_BYTES, Record, list_segments, read_seal, read_segment_header, recovery_start,
+    segment_file_name, sync_segments,
 };
 use ledger::protocol::PurgeNotice;
 use ledger::volume::Volume;
@@ -118,6 +119,8 @@ pub struct Books {
     database: Arc<Database>,
     /// Settled payments that are read and not in the database yet, in the order of reading.
     unapplied: VecDeque<Unapplied>,
+    /// Records that were read since the store was started.
+    read_count: u64,
 }
 
 /// A settled payment and the place of its record.
@@ -141,6 +144,19 @@ pub struct Opened {
     pub instances_count: usize,
     /// Records that were read.
     pub records_count: u64,
+}
+
+/// How the books stand, see [`Books::standing`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BooksStanding {
+    /// Records that were read since the store was started.
+    pub read_count: u64,
+    /// Settled payments that are read and not in the database.
+    pub unapplied_count: u64,
+    /// Records in the journal of each instance that are not read; `None` where it cannot be looked at.
+    pub behind_counts: BTreeMap<u16, Option<u64>>,
+    /// Segments in the index.
+    pub segments_count: u64,
 }
 
 impl Books {
@@ -205,6 +221,7 @@ impl Books {
             index: Index::default(),
             database: Arc::new(open_database(volume, &database_path, cache_bytes)?),
             unapplied: VecDeque::new(),
+            read_count: 0,
         };
         books.find_survivors()?;
         let records_count = books.read_from_scratch(stop)?;
@@ -410,6 +427,7 @@ impl Books {
             Record::Sealed(_) => sealed.push_back(position.segment),
             Record::Synced(_) => {}
         })?;
+        self.read_count += count as u64;
         Ok(Progress { count, written_at })
     }
 
@@ -473,6 +491,20 @@ impl Books {
         let Some(step) = self.next_step(REBUILD_PAYMENTS_MAX) else { return false };
         self.unapplied.drain(..step.payments.len());
         applier.submit(step)
+    }
+
+    /// How far the books are behind the journals, and what they consist of. The journals are looked at for
+    /// that, and not read.
+    #[must_use]
+    pub fn standing(&self) -> BooksStanding {
+        let behind = |state: &Instance| records_behind(&state.disk, state.reader.position()).ok();
+        let instances = self.instances.iter();
+        BooksStanding {
+            read_count: self.read_count,
+            unapplied_count: self.unapplied.len() as u64,
+            behind_counts: instances.map(|(number, state)| (*number, behind(state))).collect(),
+            segments_count: self.index.segments_count(),
+        }
     }
 
     /// What was settled in a span of time, by every record that was written before the call.
@@ -721,6 +753,20 @@ fn in_flight(
 /// names a later record than it does now.
 fn sync_before(disk: &FolderDisk, place: Position) -> io::Result<()> {
     sync_segments(disk, place.segment.saturating_sub(1), place.segment)
+}
+
+/// Records of a journal from this place on, by the sizes of its files.
+fn records_behind(disk: &FolderDisk, place: Position) -> io::Result<u64> {
+    let (mut number, mut read, mut count) = (place.segment, u64::from(place.index), 0);
+    loop {
+        let file = match disk.open_read_only(&segment_file_name(number)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(count),
+            file => file?,
+        };
+        let records = file.size()?.saturating_sub(HEADER_BYTES as u64) / RECORD_BYTES as u64;
+        count += records.saturating_sub(read);
+        (number, read) = (number + 1, 0);
+    }
 }
 
 fn database_path(volume: &Volume, purge: u64) -> PathBuf {

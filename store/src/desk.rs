@@ -11,7 +11,7 @@ use ledger::journal::Position;
 use ledger::protocol::{NOTICE, PROTOCOL_VERSION, Request, Response};
 use ledger::volume::instance_name;
 
-use crate::books::{Books, BooksError};
+use crate::books::{Books, BooksError, BooksStanding};
 
 /// The number of a connection, unique while the store runs.
 pub type ConnectionNumber = u64;
@@ -64,6 +64,18 @@ impl Desk {
     #[must_use]
     pub fn pending_purge(&self) -> Option<u64> {
         self.purge.as_ref().map(|purge| purge.serial)
+    }
+
+    /// How many instances are connected.
+    #[must_use]
+    pub fn instances_count(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// How the books stand.
+    #[must_use]
+    pub fn standing(&self) -> BooksStanding {
+        self.books.standing()
     }
 
     /// Answers a request.

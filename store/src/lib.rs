@@ -12,6 +12,7 @@ pub mod database;
 pub mod decisions;
 pub mod desk;
 pub mod index;
+pub mod metrics;
 pub mod pyramid;
 pub mod server;
 pub mod settings;
@@ -60,7 +61,7 @@ pub async fn run(
             tracing::error!("cannot tell of signals: {error}");
         }
     };
-    let served = server::serve(books, listener, shutdown).await;
+    let served = server::serve(books, listener, &volume.metrics_socket("store"), shutdown).await;
     if let Err(StoreError::Books(BooksError::Database(error))) = &served
         && error.speaks_against_the_view()
     {

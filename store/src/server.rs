@@ -5,11 +5,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ledger::clock::Monotonic;
 use ledger::line::{self, LineReader, LineWriter};
+use ledger::metrics::publish;
 use ledger::protocol::{FrameBuffer, Request};
 use ledger::socket::{PrivateListener, check_peer};
 use tokio::sync::Notify;
@@ -17,6 +19,7 @@ use tokio::task::spawn_local;
 
 use crate::books::{Books, BooksError};
 use crate::desk::{ConnectionNumber, Desk, Reply};
+use crate::metrics::StoreMetrics;
 
 /// How long after a question the journals are read again, so that the next one finds little to do. The
 /// longer it is, the fewer steps the database takes for the same payments at low load.
@@ -62,6 +65,8 @@ struct Shared {
     asked: Notify,
     failure: RefCell<Option<BooksError>>,
     failed: Notify,
+    clock: Monotonic,
+    metrics: StoreMetrics,
 }
 
 /// Frames that wait to be written to a connection.
@@ -74,7 +79,7 @@ struct Outbox {
     written: Notify,
 }
 
-/// Answers on the listener until `shutdown` is done or the books cannot be kept any more. Must run
+/// Answers on the listener, and tells metrics on the socket at `metrics_path`, until `shutdown` is done or the books cannot be kept any more. Must run
 /// on a [`tokio::runtime::LocalRuntime`].
 ///
 /// # Errors
@@ -82,6 +87,7 @@ struct Outbox {
 pub async fn serve(
     books: Books,
     listener: PrivateListener,
+    metrics_path: &Path,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StoreError> {
     let shared = Rc::new(Shared {
@@ -91,6 +97,17 @@ pub async fn serve(
         asked: Notify::new(),
         failure: RefCell::new(None),
         failed: Notify::new(),
+        clock: Monotonic::start(),
+        metrics: StoreMetrics::default(),
+    });
+    publish(metrics_path, {
+        let shared = Rc::clone(&shared);
+        move |page| {
+            let desk = shared.desk.borrow();
+            shared.metrics.fill(page, &desk.standing(), desk.instances_count());
+            // Who asks for nothing else sees how far behind a store is that keeps up.
+            shared.asked.notify_one();
+        }
     });
     let keeping_up = spawn_local(keep_up(Rc::clone(&shared)));
     tokio::select! {
@@ -195,7 +212,9 @@ impl Outbox {
 impl Shared {
     fn handle(self: &Rc<Self>, connection: ConnectionNumber, number: u32, request: Request) {
         let pending_before = self.desk.borrow().pending_purge();
+        let asked_us = self.clock.elapsed_us();
         let replies = self.desk.borrow_mut().handle(connection, number, request);
+        self.metrics.handled(&request, self.clock.elapsed_us() - asked_us);
         self.deliver(replies);
         self.asked.notify_one();
         let pending = self.desk.borrow().pending_purge();
@@ -214,6 +233,7 @@ impl Shared {
         };
         let outboxes = self.outboxes.borrow();
         for reply in replies {
+            self.metrics.answered(&reply.response);
             if let Some(outbox) = outboxes.get(&reply.connection) {
                 reply.response.encode(reply.number, &mut outbox.bytes.borrow_mut());
                 outbox.filled.notify_one();

@@ -454,3 +454,26 @@ fn an_instance_that_runs_and_is_not_connected_is_noticed() {
     site.journals.remove(&2);
     assert_eq!(books.running_besides(&[1]).unwrap(), [0; 0]);
 }
+
+#[test]
+fn what_is_not_read_yet_is_counted_over_the_ends_of_segments() {
+    let mut site = Site::new();
+    site.settle_many(0..3);
+    let mut books = site.books();
+    let opened = books.standing();
+    assert_eq!(opened.behind_counts, BTreeMap::from([(1, Some(0)), (2, Some(0))]));
+    assert_eq!((opened.read_count, opened.unapplied_count), (9, 0));
+    // 24 records and a seal of a segment of 20 are written by the first instance.
+    for number in 10..18 {
+        site.settle(1, number, Processor::Default);
+    }
+    let behind = books.standing();
+    assert_eq!(behind.behind_counts, BTreeMap::from([(1, Some(25)), (2, Some(0))]));
+    assert!(books.read_all().unwrap());
+    let read = books.standing();
+    assert_eq!(read.behind_counts, opened.behind_counts);
+    assert_eq!((read.read_count, read.unapplied_count), (9 + 25, 8));
+    assert_eq!(read.segments_count, opened.segments_count + 1);
+    books.apply().unwrap();
+    assert_eq!(books.standing().unapplied_count, 0);
+}

@@ -149,8 +149,8 @@ pub struct Engine {
     pinned: [VecDeque<Key>; 2],
     /// In doubt at a processor, by when it is to be looked into; by [`Processor::index`].
     doubts: [BinaryHeap<Reverse<(u64, Key)>>; 2],
-    /// Look-ups under way, by [`Processor::index`].
-    lookups_counts: [usize; 2],
+    /// Looked up at the moment, by [`Processor::index`].
+    looked_up: [Vec<Key>; 2],
     /// Records to be written next.
     pending: Vec<(Key, CorrelationId, Cents, Event)>,
     /// Acceptances among them.
@@ -195,7 +195,7 @@ impl Engine {
             ready: VecDeque::new(),
             pinned: [VecDeque::new(), VecDeque::new()],
             doubts: [BinaryHeap::new(), BinaryHeap::new()],
-            lookups_counts: [0, 0],
+            looked_up: [Vec::new(), Vec::new()],
             pending: Vec::new(),
             pending_accepts_count: 0,
             calls: Vec::new(),

@@ -34,7 +34,7 @@ impl Engine {
                 self.post_finished(call, requested_at, outcome, now_ms);
             }
             CallKind::Lookup => {
-                self.lookups_counts[call.processor.index()] -= 1;
+                self.looked_up[call.processor.index()].retain(|key| *key != call.key);
                 self.lookup_finished(call, outcome, now_ms);
             }
         }

@@ -63,7 +63,7 @@ impl Engine {
             if due_ms > now_ms {
                 return Some(due_ms);
             }
-            if self.lookups_counts[index] >= lookups_max {
+            if self.looked_up[index].len() >= lookups_max {
                 return None;
             }
             self.doubts[index].pop();
@@ -72,8 +72,8 @@ impl Engine {
                 continue;
             }
             payment.stage = Stage::LookingUp(processor);
-            self.lookups_counts[index] += 1;
             let (id, amount) = (payment.id, payment.amount);
+            self.looked_up[index].push(key);
             self.calls.push(Call { key, id, amount, processor, kind: CallKind::Lookup });
         }
         None
@@ -153,6 +153,19 @@ impl Engine {
         (self.router.view(now_ms), self.ready.len(), age_ms)
     }
 
+    /// For how many milliseconds the oldest payment has been accepted, of those that wait and those in
+    /// doubt; a payment that is just being sent is neither. Queues are looked at where they begin: what
+    /// came first is sent first.
+    #[must_use]
+    pub fn oldest_age_ms(&self, now_ms: u64) -> u64 {
+        let payment = |key: &Key| self.payments.get(*key);
+        let queues = [&self.undecided, &self.ready].into_iter().chain(&self.pinned);
+        let firsts = queues.filter_map(|queue| queue.iter().find_map(payment));
+        let in_doubt = self.doubts.iter().flatten().map(|Reverse((_, key))| key);
+        let doubted = in_doubt.chain(self.looked_up.iter().flatten()).filter_map(payment);
+        firsts.chain(doubted).map(|payment| waited_ms(payment, now_ms)).max().unwrap_or(0)
+    }
+
     /// Prepares the record without which a payment must not be sent.
     fn send(&mut self, key: Key, processor: Processor, now_ms: u64, now: TimestampMs) {
         let Some(payment) = self.payments.get_mut(key) else { return };
@@ -180,7 +193,7 @@ impl Engine {
 }
 
 /// How long a payment has waited since it was accepted.
-fn waited_ms(payment: &Payment, now_ms: u64) -> u64 {
+pub(super) fn waited_ms(payment: &Payment, now_ms: u64) -> u64 {
     u64::try_from(signed(now_ms).saturating_sub(payment.waiting_since_ms)).unwrap_or(0)
 }
 

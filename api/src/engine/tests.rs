@@ -475,6 +475,36 @@ fn what_a_processor_recorded_counts() {
 }
 
 #[test]
+fn the_oldest_that_waits_or_is_in_doubt_is_known_and_how_old_the_settled_are() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.engine.oldest_age_ms(10), 0);
+    fixture.accept(1);
+    fixture.now_ms = 100;
+    fixture.accept(2);
+    fixture.write(usize::MAX);
+    // Nothing is decided yet.
+    assert_eq!(fixture.engine.oldest_age_ms(150), 150);
+    fixture.turn();
+    // Both are being sent.
+    assert_eq!(fixture.engine.oldest_age_ms(200), 0);
+    let [first, second] = fixture.calls[..] else { panic!("{:?}", fixture.calls) };
+    fixture.calls.clear();
+    fixture.now_ms = 300;
+    fixture.answer(&first, CallOutcome::Unknown);
+    // It is being looked up.
+    assert_eq!(fixture.engine.oldest_age_ms(400), 400);
+    let look_up = fixture.call();
+    fixture.now_ms = 500;
+    fixture.answer(&look_up, CallOutcome::Unknown);
+    // It waits for the next look.
+    assert_eq!(fixture.engine.oldest_age_ms(600), 600);
+    fixture.engine.finished(&second, CallOutcome::Recorded, 1, 500);
+    let batch = fixture.engine.take_batch(at(500)).unwrap();
+    let ages = |count| fixture.engine.settled_ages_ms(&batch, count, 650).collect::<Vec<_>>();
+    assert_eq!((ages(0), ages(1)), (vec![], vec![550]));
+}
+
+#[test]
 fn a_payment_refused_by_both_is_closed() {
     let mut fixture = Fixture::new();
     fixture.accept(1);

@@ -4,6 +4,7 @@ use ledger::journal::{Event, PaymentRecord, Position};
 use ledger::{Cents, CorrelationId, TimestampMs};
 
 use super::payment::{Key, Payment, Stage};
+use super::sending::waited_ms;
 use super::{Call, CallKind, Engine};
 
 /// While the journal fails, one payment in this time is let through to see whether it works again.
@@ -91,6 +92,19 @@ impl Engine {
         self.pending = unwritten;
         self.note_failure(failure, now_ms);
         written
+    }
+
+    /// For how many milliseconds the payments have been accepted that the first `count` records of a batch
+    /// settle.
+    pub fn settled_ages_ms<'a>(
+        &'a self,
+        batch: &'a Batch,
+        count: usize,
+        now_ms: u64,
+    ) -> impl Iterator<Item = u64> + 'a {
+        let written = batch.records.iter().zip(&batch.keys).take(count);
+        let settled = written.filter(|(record, _)| matches!(record.event, Event::Settled { .. }));
+        settled.filter_map(move |(_, key)| Some(waited_ms(self.payments.get(*key)?, now_ms)))
     }
 
     fn note_failure(&mut self, failure: Option<String>, now_ms: u64) {

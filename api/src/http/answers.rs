@@ -84,6 +84,11 @@ impl Answer {
         Self { status, body, allowed: None, asks_to_retry: false, closes: false }
     }
 
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The same, after which the connection closes.
     #[must_use]
     pub fn and_close(self) -> Self {

@@ -158,6 +158,7 @@ impl Connections {
             return;
         }
         self.refusals_count.set(self.refusals_count.get() + 1);
+        self.api.driver.metrics().answered(StatusCode::SERVICE_UNAVAILABLE);
         let connections = Rc::clone(self);
         spawn_local(async move {
             let sentence = "too many connections are open";
@@ -206,6 +207,7 @@ impl Connections {
                 };
                 activity.enter(Phase::Answering);
                 let mut answer = self.api.take_in(payment).await;
+                self.api.driver.metrics().answered(answer.status());
                 // A client that does not read its answer has the time of an idle one.
                 activity.enter(Phase::Idle);
                 let closes = self.draining.get();
@@ -267,6 +269,7 @@ impl Connections {
             let answering = async move {
                 activity.enter(Phase::Reading);
                 let answer = api.answer(request, &activity).await;
+                api.driver.metrics().answered(answer.status());
                 activity.enter(Phase::Idle);
                 let answer = if self.draining.get() { answer.and_close() } else { answer };
                 Ok::<_, Infallible>(answer.into_response())
@@ -297,6 +300,7 @@ impl Connections {
                 close_with(stream, &[]).await;
             }
             End::Expired(Expired::Reading) => {
+                self.api.driver.metrics().answered(StatusCode::REQUEST_TIMEOUT);
                 let sentence = "the request took too long to arrive";
                 let answer = error(StatusCode::REQUEST_TIMEOUT, sentence).and_close();
                 close_with(stream, &answer.to_bytes(None)).await;

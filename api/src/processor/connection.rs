@@ -44,14 +44,14 @@ enum Next {
 
 /// Opens a connection, makes the call, and then one call after the other until the connection ends.
 pub async fn serve(client: Rc<ProcessorClient>, first: Call) {
-    let mut next = Some((first, client.clock.elapsed_ms()));
+    let mut next = Some((first, client.clock.elapsed_us()));
     // A call is given a second connection only if it was not sent on a kept one.
-    while let Some((call, started_ms)) = next.take() {
+    while let Some((call, started_us)) = next.take() {
         match connect(&client).await {
-            Ok(open) => next = serve_open(&client, open, call, started_ms).await,
+            Ok(open) => next = serve_open(&client, open, call, started_us).await,
             Err(error) => {
                 tracing::debug!("cannot connect to {}: {error}", client.target);
-                client.finish(call, CallOutcome::NotRecorded { status: 0 }, started_ms);
+                client.finish(call, CallOutcome::NotRecorded { status: 0 }, started_us);
             }
         }
     }
@@ -85,31 +85,31 @@ async fn serve_open(
     client: &Rc<ProcessorClient>,
     mut open: Open,
     first: Call,
-    started_ms: u64,
+    started_us: u64,
 ) -> Option<(Call, u64)> {
     let mailbox = Rc::new(Mailbox::default());
     let mut is_fresh = true;
-    let (mut call, mut started_ms) = (first, started_ms);
+    let (mut call, mut started_us) = (first, started_us);
     loop {
         match open.exchange(client, &call).await {
-            Exchange::NotSent if !is_fresh => return Some((call, started_ms)),
+            Exchange::NotSent if !is_fresh => return Some((call, started_us)),
             Exchange::NotSent => {
-                client.finish(call, CallOutcome::NotRecorded { status: 0 }, started_ms);
+                client.finish(call, CallOutcome::NotRecorded { status: 0 }, started_us);
                 return None;
             }
             Exchange::Broken(outcome) => {
-                client.finish(call, outcome, started_ms);
+                client.finish(call, outcome, started_us);
                 return None;
             }
-            Exchange::Answered(outcome) => client.finish(call, outcome, started_ms),
+            Exchange::Answered(outcome) => client.finish(call, outcome, started_us),
         }
         is_fresh = false;
         client.idle.borrow_mut().push(Rc::clone(&mailbox));
         let next = open.next_call(client, &mailbox).await;
-        started_ms = client.clock.elapsed_ms();
+        started_us = client.clock.elapsed_us();
         call = match next {
             Next::Call(call) => call,
-            Next::Unsent(call) => return Some((call, started_ms)),
+            Next::Unsent(call) => return Some((call, started_us)),
             Next::Over => return None,
         };
     }

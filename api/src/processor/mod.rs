@@ -30,7 +30,7 @@ pub use target::{Target, TargetError};
 
 use crate::engine::{Call, CallOutcome};
 
-/// What is told of each call: the call, what became of it, and how many milliseconds it took.
+/// What is told of each call: the call, what became of it, and how many microseconds it took.
 pub type Finished = Rc<dyn Fn(Call, CallOutcome, u64)>;
 
 /// How calls are made.
@@ -94,8 +94,8 @@ impl ProcessorClient {
         }
     }
 
-    fn finish(&self, call: Call, outcome: CallOutcome, started_ms: u64) {
-        let latency_ms = self.clock.elapsed_ms().saturating_sub(started_ms);
-        (self.finished)(call, outcome, latency_ms);
+    fn finish(&self, call: Call, outcome: CallOutcome, started_us: u64) {
+        let latency_us = self.clock.elapsed_us().saturating_sub(started_us);
+        (self.finished)(call, outcome, latency_us);
     }
 }

@@ -77,6 +77,12 @@ impl<D: Disk> Index<D> {
         matches!(self.segments.get(&(instance, segment)), Some(Segment::Sealed(_)))
     }
 
+    /// How many segments there are.
+    #[must_use]
+    pub fn segments_count(&self) -> u64 {
+        self.segments.len() as u64
+    }
+
     /// Takes in that a record of this kind about this id lies at a place.
     pub fn record(&mut self, instance: u16, position: Position, id: CorrelationId, kind: Kind) {
         if let Some(open) = self.open_segment(instance, position.segment) {

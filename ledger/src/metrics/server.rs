@@ -1,0 +1,126 @@
+//! The socket on which a daemon tells its metrics: whoever connects gets the whole page, and then the
+//! end.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use super::page::Page;
+use super::process::{add_process, booted};
+use crate::socket::{PrivateListener, check_peer, listen};
+
+/// The end of the names of these sockets, in the folder of sockets.
+pub const METRICS_SUFFIX: &str = ".metrics";
+
+/// How long a reader may take. Readers are served one after the other.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pause after the operating system refused a connection, for example for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tells the metrics of this process on a socket from now on. `fill` is called for each reader, on this
+/// thread. Must be called on a [`tokio::runtime::LocalRuntime`].
+///
+/// A process that cannot open the socket says so and works on: payments matter more, and whoever reads
+/// metrics sees that there are none.
+pub fn publish(path: &Path, fill: impl Fn(&mut Page) + 'static) {
+    match listen(path) {
+        Ok(listener) => drop(spawn_local(serve(listener, fill))),
+        Err(error) => tracing::warn!(
+            "the metrics of this process cannot be read, and it works on without: {}: {error}",
+            path.display()
+        ),
+    }
+}
+
+async fn serve(listener: PrivateListener, fill: impl Fn(&mut Page)) {
+    let booted = booted();
+    loop {
+        let accepted = listener.accept().await;
+        match accepted.and_then(|stream| check_peer(stream.as_fd()).map(|()| stream)) {
+            Ok(stream) => {
+                let mut page = Page::default();
+                fill(&mut page);
+                add_process(&mut page, booted);
+                if let Err(error) = write(stream, page.text()).await {
+                    tracing::debug!("a reader of metrics is gone: {error}");
+                }
+            }
+            Err(error) => {
+                tracing::warn!("a reader of metrics is refused: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn write(mut stream: UnixStream, text: String) -> io::Result<()> {
+    let writing = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    timeout(WRITE_TIMEOUT, writing).await.map_err(io::Error::from).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::rc::Rc;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+    use crate::metrics::Counter;
+
+    fn block_on(test: impl Future<Output = ()>) {
+        let builder = &mut Builder::new_current_thread();
+        builder.enable_all().build_local(LocalOptions::default()).unwrap().block_on(test);
+    }
+
+    async fn read(path: &Path) -> String {
+        let mut text = String::new();
+        UnixStream::connect(path).await.unwrap().read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[test]
+    fn every_reader_gets_the_page_of_its_moment() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("daemon.metrics");
+            let asked = Rc::new(Counter::default());
+            let counter = Rc::clone(&asked);
+            publish(&path, move |page| {
+                counter.add_one();
+                page.counter("router_asked", "Readers", &*counter);
+            });
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            assert_eq!(asked.get(), 0);
+            for count in 1..=3 {
+                let text = read(&path).await;
+                assert!(text.contains(&format!("\nrouter_asked_total {count}\n")), "{text}");
+                assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+                assert!(text.ends_with("# EOF\n"), "{text}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_listened_on_stops_nobody() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("daemon.metrics");
+            publish(&path, |_| ());
+            publish(&path, |page| page.counter("router_second", "Not this one", 1_u64));
+            assert!(!read(&path).await.contains("router_second"));
+        });
+    }
+}

@@ -1,0 +1,101 @@
+//! What the store counts, and the names under which it tells it. docs/operations.md has a table of them.
+
+use ledger::metrics::{Bounds, Counter, Histogram, Labels, Page};
+use ledger::protocol::{Request, Response};
+use ledger::volume::instance_name;
+
+use crate::books::BooksStanding;
+
+/// The bounds of what the store takes for an answer: 25 µs to 1 s.
+pub const ANSWER_BOUNDS_US: Bounds =
+    [25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
+
+/// What is counted.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    claims: Counter,
+    losers: Counter,
+    claim: Histogram,
+    summary: Histogram,
+    look_up: Histogram,
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        let histogram = || Histogram::new(&ANSWER_BOUNDS_US);
+        Self {
+            claims: Counter::default(),
+            losers: Counter::default(),
+            claim: histogram(),
+            summary: histogram(),
+            look_up: histogram(),
+        }
+    }
+}
+
+impl StoreMetrics {
+    /// Counts a request and how long it took until its answer was there.
+    pub fn handled(&self, request: &Request, took_us: u64) {
+        match request {
+            Request::Claim { .. } => self.claim.observe_us(took_us),
+            Request::Summarize(_) => self.summary.observe_us(took_us),
+            Request::Look(_) => self.look_up.observe_us(took_us),
+            Request::Hello { .. } | Request::Purge | Request::PurgePrepared { .. } => {}
+        }
+    }
+
+    /// Counts what was decided, if this answer decides.
+    pub fn answered(&self, response: &Response) {
+        if let Response::Claimed { losers, .. } = response {
+            self.claims.add_one();
+            self.losers.add(losers.len() as u64);
+        }
+    }
+
+    /// Tells all of it.
+    pub fn fill(&self, page: &mut Page, books: &BooksStanding, apis_count: usize) {
+        page.counter(
+            "router_store_records_read",
+            "Records that were read from the journals.",
+            books.read_count,
+        );
+        page.gauges(
+            "router_store_behind_records",
+            "Records in an API's journal that the store has not read.",
+            books.behind_counts.iter().filter_map(|(instance, count)| {
+                Some((vec![("api", instance_name(*instance))], (*count)?))
+            }),
+        );
+        page.gauge(
+            "router_store_unapplied_payments",
+            "Settled payments that are read and not in the database yet.",
+            books.unapplied_count,
+        );
+        page.counter(
+            "router_store_claims",
+            "Claims that were decided, each of any number of payments.",
+            &self.claims,
+        );
+        page.counter(
+            "router_store_claim_losers",
+            "Records that another one has the right to the id of.",
+            &self.losers,
+        );
+        let question = |name: &str| -> Labels { vec![("question", name.to_owned())] };
+        page.histograms(
+            "router_store_answer_seconds",
+            "How long answers took, by what was asked.",
+            [
+                (question("claim"), &self.claim),
+                (question("summary"), &self.summary),
+                (question("look_up"), &self.look_up),
+            ],
+        );
+        page.gauge(
+            "router_store_index_segments",
+            "Segments of journals in the index.",
+            books.segments_count,
+        );
+        page.gauge("router_store_apis", "APIs that are connected.", apis_count as u64);
+    }
+}
