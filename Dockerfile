@@ -16,10 +16,11 @@ COPY Cargo.toml Cargo.lock ./
 COPY api/Cargo.toml api/
 COPY ledger/Cargo.toml ledger/
 COPY lb/Cargo.toml lb/
+COPY monitor/Cargo.toml monitor/
 COPY payment-processor/Cargo.toml payment-processor/
 COPY rinha-test/Cargo.toml rinha-test/
 COPY store/Cargo.toml store/
-RUN for crate in api ledger lb payment-processor rinha-test store; do \
+RUN for crate in api ledger lb monitor payment-processor rinha-test store; do \
       mkdir -p $crate/src && echo '//! -' > $crate/src/lib.rs \
       && printf '//! -\nfn main() {}\n' > $crate/src/main.rs \
       && mkdir -p $crate/benches || exit 1; \
@@ -28,20 +29,21 @@ RUN for crate in api ledger lb payment-processor rinha-test store; do \
       done; \
     done \
  && cargo build --release --locked --target $TARGET \
-      -p api -p lb -p store -p payment-processor \
- && rm -r api ledger lb payment-processor store
+      -p api -p lb -p monitor -p store -p payment-processor \
+ && rm -r api ledger lb monitor payment-processor store
 
 COPY api api
 COPY ledger ledger
 COPY lb lb
+COPY monitor monitor
 COPY payment-processor payment-processor
 COPY store store
 # Newer than what was built above, whatever time the files have.
 RUN find . -name '*.rs' -path '*/src/*' -exec touch {} + \
  && cargo build --release --locked --target $TARGET \
-      -p api -p lb -p store -p payment-processor \
+      -p api -p lb -p monitor -p store -p payment-processor \
  && mkdir -p /image/bin /image/data \
- && for program in api lb store payment-processor; do \
+ && for program in api lb monitor store payment-processor; do \
       strip -o /image/bin/$program target/$TARGET/release/$program; \
     done
 

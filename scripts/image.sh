@@ -11,7 +11,7 @@ readonly EXIT_ENGINE=125
 readonly NAME=payment-router
 # What the image is built from, as .dockerignore has it.
 readonly SOURCES=(Dockerfile .dockerignore Cargo.toml Cargo.lock rinha-test/Cargo.toml
-  api ledger lb payment-processor store)
+  api ledger lb monitor payment-processor store)
 
 if [[ ${1:-} == --help ]]; then
   cat <<HELP

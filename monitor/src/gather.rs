@@ -1,0 +1,254 @@
+//! Asks every daemon for its metrics, all at the same time.
+//!
+//! A daemon is known by its socket `DIR/run/NAME.metrics`, or by the lock beside it, which stays when the
+//! daemon has ended in order. So a daemon that was ever started is told as down until that file is
+//! removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ledger::metrics::METRICS_SUFFIX;
+use ledger::socket::{LOCK_SUFFIX, check_peer};
+use ledger::volume::metrics_socket;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::text::{Family, Kind, TextError, parse};
+
+/// How long a daemon may take to answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes that a daemon may answer.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Daemons of one router.
+pub const DAEMONS_MAX: usize = 64;
+
+/// Why nothing is known of a daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonDown {
+    /// It cannot be connected to.
+    #[error("it has ended: {0}")]
+    Gone(io::Error),
+    /// The connection breaks, or is not with a process of the same user.
+    #[error("it cannot be read: {0}")]
+    Broken(io::Error),
+    /// It does not answer in time.
+    #[error("it does not answer within {ANSWER_TIMEOUT:?}; it hangs, or is stopped")]
+    Silent,
+    /// It answers too much.
+    #[error("it answers more than {ANSWER_BYTES_MAX} bytes")]
+    TooLong,
+    /// It answers something else.
+    #[error("its answer is not understood: {0}")]
+    Text(#[from] TextError),
+    /// It means something else by a name than another daemon.
+    #[error("it calls {name} a {kind}, as another daemon does not; are both of one version?")]
+    Conflict {
+        /// The family.
+        name: String,
+        /// What this daemon says that it is.
+        kind: Kind,
+    },
+}
+
+/// Why nobody can be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    /// The folder of sockets cannot be read.
+    #[error("cannot look for daemons in {path}: {source}; is --data the folder of a router?")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// There are more daemons than any router has.
+    #[error(
+        "there are more than {DAEMONS_MAX} daemons in {path}; remove the files of those that are gone"
+    )]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// What a daemon told, or why it did not.
+#[derive(Debug)]
+pub struct Reading {
+    /// Its name.
+    pub daemon: String,
+    /// All its metrics.
+    pub families: Result<Vec<Family>, DaemonDown>,
+}
+
+/// Asks all daemons whose sockets are, or were, in this folder. In the order of their names.
+///
+/// # Errors
+/// The folder cannot be read.
+pub async fn gather(run: &Path) -> Result<Vec<Reading>, GatherError> {
+    let mut asking = JoinSet::new();
+    for daemon in known_daemons(run)? {
+        let path = metrics_socket(run, &daemon);
+        asking.spawn(async move { Reading { families: read(&path).await, daemon } });
+    }
+    let mut readings = asking.join_all().await;
+    readings.sort_unstable_by(|one, other| one.daemon.cmp(&other.daemon));
+    refuse_conflicts(&mut readings);
+    Ok(readings)
+}
+
+fn known_daemons(run: &Path) -> Result<BTreeSet<String>, GatherError> {
+    let failed = |source| GatherError::Folder { path: run.to_owned(), source };
+    let mut daemons = BTreeSet::new();
+    for entry in run.read_dir().map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let name = name.strip_suffix(LOCK_SUFFIX).unwrap_or(name);
+        if let Some(daemon) = name.strip_suffix(METRICS_SUFFIX) {
+            daemons.insert(daemon.to_owned());
+        }
+        if daemons.len() > DAEMONS_MAX {
+            return Err(GatherError::TooMany { path: run.to_owned() });
+        }
+    }
+    Ok(daemons)
+}
+
+async fn read(path: &Path) -> Result<Vec<Family>, DaemonDown> {
+    let answer = timeout(ANSWER_TIMEOUT, answer(path)).await;
+    let bytes = answer.map_err(|_| DaemonDown::Silent).flatten()?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        DaemonDown::Broken(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+    })?;
+    Ok(parse(&text)?)
+}
+
+async fn answer(path: &Path) -> Result<Vec<u8>, DaemonDown> {
+    let stream = UnixStream::connect(path).await.map_err(DaemonDown::Gone)?;
+    check_peer(stream.as_fd()).map_err(DaemonDown::Broken)?;
+    let mut bytes = Vec::new();
+    let limit = ANSWER_BYTES_MAX as u64 + 1;
+    stream.take(limit).read_to_end(&mut bytes).await.map_err(DaemonDown::Broken)?;
+    if bytes.len() > ANSWER_BYTES_MAX {
+        return Err(DaemonDown::TooLong);
+    }
+    Ok(bytes)
+}
+
+/// A name means one thing in a text of all daemons: who means another by it than those before is not
+/// understood.
+fn refuse_conflicts(readings: &mut [Reading]) {
+    let mut kinds = BTreeMap::new();
+    for reading in readings {
+        let Ok(families) = &reading.families else { continue };
+        let conflict = families
+            .iter()
+            .find(|family| kinds.get(&family.name).is_some_and(|kind| *kind != family.kind));
+        if let Some(Family { name, kind, .. }) = conflict {
+            let down = DaemonDown::Conflict { name: name.clone(), kind: *kind };
+            reading.families = Err(down);
+            continue;
+        }
+        kinds.extend(families.iter().map(|family| (family.name.clone(), family.kind)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use ledger::metrics::publish;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixListener;
+    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::task::spawn_local;
+
+    use super::*;
+
+    fn block_on(test: impl Future<Output = ()>) {
+        let builder = &mut Builder::new_current_thread();
+        builder.enable_all().build_local(LocalOptions::default()).unwrap().block_on(test);
+    }
+
+    /// A daemon that answers this, and then closes if it is to.
+    fn answering(path: &Path, text: String, closes: bool) {
+        let listener = UnixListener::bind(path).unwrap();
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The reader may have had enough.
+            let _ = stream.write_all(text.as_bytes()).await;
+            if !closes {
+                std::future::pending::<()>().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_answer_as_it_should_keeps_nobody_else_from_being_told() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let run = folder.path();
+            let asked = Cell::new(0);
+            publish(&metrics_socket(run, "api-1"), move |page| {
+                asked.set(asked.get() + 1);
+                page.counter("router_asked", "Asked", asked.get());
+            });
+            let text = "# HELP router_asked Asked.\n# TYPE router_asked gauge\nrouter_asked 1\n";
+            let whole = format!("{text}# EOF\n");
+            answering(&metrics_socket(run, "breaks-off"), text.to_owned(), true);
+            answering(&metrics_socket(run, "conflict"), whole.clone(), true);
+            answering(&metrics_socket(run, "hangs"), whole, false);
+            answering(&metrics_socket(run, "long"), "a".repeat(ANSWER_BYTES_MAX + 1), true);
+            drop(UnixListener::bind(metrics_socket(run, "killed")).unwrap());
+            for other in ["ended.metrics.lock", "store.sock", "store.sock.lock", "lb.pid"] {
+                std::fs::write(run.join(other), "").unwrap();
+            }
+            for round in 1..=2_u64 {
+                let readings = gather(run).await.unwrap();
+                let told: Vec<_> = readings
+                    .iter()
+                    .map(|Reading { daemon, families }| match families {
+                        Ok(families) => format!("{daemon}: {}", families[0].samples[0].value),
+                        Err(down) => format!("{daemon} is down: {down}"),
+                    })
+                    .collect();
+                let expected = [
+                    format!("api-1: {round}"),
+                    "breaks-off is down: its answer is not understood: it breaks off".to_owned(),
+                    "conflict is down: it calls router_asked a gauge".to_owned(),
+                    "ended is down: it has ended".to_owned(),
+                    "hangs is down: it does not answer within 1s".to_owned(),
+                    "killed is down: it has ended: Connection refused".to_owned(),
+                    "long is down: it answers more than 1048576 bytes".to_owned(),
+                ];
+                // The stand-ins answer once.
+                let count = if round == 1 { expected.len() } else { 1 };
+                assert_eq!(told.len(), expected.len(), "{told:?}");
+                for (told, expected) in told.iter().zip(&expected).take(count) {
+                    assert!(told.starts_with(expected), "{told}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_folder_that_is_none_or_is_full_is_an_error_that_names_it() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let missing = folder.path().join("run");
+            let error = gather(&missing).await.unwrap_err().to_string();
+            assert!(error.contains("/run: No such file") && error.contains("--data"), "{error}");
+            for number in 0..=DAEMONS_MAX {
+                std::fs::write(metrics_socket(folder.path(), &number.to_string()), "").unwrap();
+            }
+            let error = gather(folder.path()).await.unwrap_err().to_string();
+            assert!(error.contains("more than 64 daemons"), "{error}");
+        });
+    }
+}

@@ -1,0 +1,189 @@
+//! One text of what all daemons tell: each family once, each sample with the label of its daemon, and
+//! `router_up` for every daemon that is known.
+
+use crate::gather::Reading;
+use crate::text::{DAEMON_LABEL, Family, Kind, Sample};
+
+/// The name of the family that tells which daemons answer.
+pub const UP: &str = "router_up";
+
+/// Merges what was read.
+#[must_use]
+pub fn merge(readings: &[Reading]) -> Vec<Family> {
+    let mut merged = vec![up(readings)];
+    for Reading { daemon, families } in readings {
+        for family in families.iter().flatten() {
+            let samples = family.samples.iter().map(|sample| of_daemon(sample, daemon));
+            match merged.iter_mut().find(|other| other.name == family.name) {
+                Some(known) => known.samples.extend(samples),
+                None => merged.push(Family { samples: samples.collect(), ..family.clone() }),
+            }
+        }
+    }
+    merged
+}
+
+fn up(readings: &[Reading]) -> Family {
+    let sample = |reading: &Reading| Sample {
+        suffix: "",
+        labels: vec![(DAEMON_LABEL.to_owned(), reading.daemon.clone())],
+        value: u8::from(reading.families.is_ok()).to_string(),
+    };
+    Family {
+        name: UP.to_owned(),
+        kind: Kind::Gauge,
+        help: "Whether the daemon answered when it was asked for its metrics.".to_owned(),
+        samples: readings.iter().map(sample).collect(),
+    }
+}
+
+fn of_daemon(sample: &Sample, daemon: &str) -> Sample {
+    let mut labels = vec![(DAEMON_LABEL.to_owned(), daemon.to_owned())];
+    labels.extend(sample.labels.iter().cloned());
+    Sample { labels, ..sample.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ledger::metrics::{BOUNDS_COUNT, Bounds, Histogram, Labels, Page};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::gather::DaemonDown;
+    use crate::text::{parse, write};
+
+    const BOUNDS_US: Bounds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 1000];
+    const NAMES: [&str; 4] = ["router_a", "router_b_seconds", "router_c", "process_d_bytes"];
+
+    /// The series of one family, as a daemon tells them.
+    #[derive(Clone, Debug)]
+    enum Series {
+        Counts(Vec<(String, u64)>),
+        Times(Vec<(String, u32)>),
+        Spread(Vec<u64>),
+    }
+
+    fn series() -> impl Strategy<Value = Series> {
+        let label = "[a-z\"\\\\\n{}=, é]{0,6}";
+        prop_oneof![
+            prop::collection::vec((label, any::<u64>()), 1..4).prop_map(Series::Counts),
+            prop::collection::vec((label, any::<u32>()), 1..4).prop_map(Series::Times),
+            prop::collection::vec(0_u64..2000, 0..20).prop_map(Series::Spread),
+        ]
+    }
+
+    fn labels(value: &str, place: usize) -> Labels {
+        vec![("name", value.to_owned()), ("place", place.to_string())]
+    }
+
+    fn add(page: &mut Page, name: &'static str, series: &Series) {
+        match series {
+            Series::Counts(counts) => {
+                let series = counts.iter().enumerate();
+                let series = series.map(|(at, (label, count))| (labels(label, at), *count));
+                page.counters(name, "Counts", series);
+            }
+            Series::Times(times) => {
+                let series = times.iter().enumerate().map(|(at, (label, ms))| {
+                    (labels(label, at), Duration::from_millis(u64::from(*ms)))
+                });
+                page.gauges(name, "Times", series);
+            }
+            Series::Spread(durations_us) => {
+                let histogram = Histogram::new(&BOUNDS_US);
+                for us in durations_us {
+                    histogram.observe_us(*us);
+                }
+                page.histogram(name, "Spread", &histogram);
+            }
+        }
+    }
+
+    /// The lines that must be there for a daemon.
+    fn lines(daemon: &str, name: &str, series: &Series) -> Vec<String> {
+        let quoted =
+            |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let line = |suffix: &str, at: usize, label: &str, value: &str| {
+            let label = quoted(label);
+            format!("{name}{suffix}{{daemon=\"{daemon}\",name=\"{label}\",place=\"{at}\"}} {value}")
+        };
+        match series {
+            Series::Counts(counts) => counts
+                .iter()
+                .enumerate()
+                .map(|(at, (label, count))| line("_total", at, label, &count.to_string()))
+                .collect(),
+            Series::Times(times) => times
+                .iter()
+                .enumerate()
+                .map(|(at, (label, ms))| {
+                    line("", at, label, &format!("{:?}", f64::from(*ms) / 1000.0))
+                })
+                .collect(),
+            Series::Spread(durations_us) => {
+                let bounds = BOUNDS_US.map(Some).into_iter().chain([None]);
+                let mut lines: Vec<_> = bounds
+                    .map(|bound| {
+                        let is_in = |us: &&u64| bound.is_none_or(|bound| **us <= bound);
+                        let count = durations_us.iter().filter(is_in).count();
+                        let le = bound.map_or("+Inf".to_owned(), |us| {
+                            let seconds = Duration::from_micros(us).as_secs_f64();
+                            // As the library writes small numbers.
+                            format!("{seconds}")
+                        });
+                        format!("{name}_bucket{{daemon=\"{daemon}\",le=\"{le}\"}} {count}")
+                    })
+                    .collect();
+                assert_eq!(lines.len(), BOUNDS_COUNT + 1);
+                lines.push(format!("{name}_count{{daemon=\"{daemon}\"}} {}", durations_us.len()));
+                lines
+            }
+        }
+    }
+
+    proptest! {
+        /// What is expected is made from what was given to the library, not from what it wrote.
+        #[test]
+        fn every_sample_that_the_library_writes_is_kept_with_its_daemon(
+            families in prop::collection::vec(series(), NAMES.len()),
+            subsets in prop::array::uniform2(prop::array::uniform4(any::<bool>())),
+        ) {
+            let mut expected = vec![
+                "router_up{daemon=\"api-1\"} 1".to_owned(),
+                "router_up{daemon=\"lb\"} 0".to_owned(),
+                "router_up{daemon=\"store\"} 1".to_owned(),
+            ];
+            let mut sums = 0;
+            let mut readings = Vec::new();
+            for (daemon, subset) in ["api-1", "store"].into_iter().zip(subsets) {
+                let mut page = Page::default();
+                let told = NAMES.into_iter().zip(&families).zip(subset).filter(|(_, told)| *told);
+                for ((name, series), _) in told {
+                    add(&mut page, name, series);
+                    expected.extend(lines(daemon, name, series));
+                    sums += usize::from(matches!(series, Series::Spread(_)));
+                }
+                let families = Ok(parse(&page.text()).unwrap());
+                readings.push(Reading { daemon: daemon.to_owned(), families });
+            }
+            let down = Reading { daemon: "lb".to_owned(), families: Err(DaemonDown::Silent) };
+            readings.insert(1, down);
+            let text = write(&merge(&readings));
+            let is_sum = |line: &str| line.split(['{', ' ']).next().unwrap().ends_with("_sum");
+            let samples = text.lines().filter(|line| !line.starts_with('#'));
+            let (of_sums, mut samples): (Vec<_>, Vec<_>) = samples.partition(|line| is_sum(line));
+            // Sums are of floats; that they are all there is enough here.
+            prop_assert_eq!(of_sums.len(), sums);
+            samples.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(samples, expected);
+            let mut heads: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+            let count = heads.len();
+            heads.sort_unstable();
+            heads.dedup();
+            prop_assert_eq!(heads.len(), count);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The settings of `monitor serve` and `monitor status`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+use ledger::daemon::{LogSettings, Settings};
+
+/// Answers GET /metrics with the metrics of all daemons of a router, in Prometheus' text format.
+///
+/// Each time it is asked it asks every daemon over its socket in DIR/run, and gives each sample the
+/// label `daemon`. `router_up` tells which daemons answered within a second. While nobody asks, nothing
+/// is done.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "monitor serve", version, about, long_about)]
+pub struct ServeSettings {
+    /// The folder that all processes of the router share
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+
+    /// The address to listen on. Whoever reaches it may read the metrics
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
+    pub listen: SocketAddr,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogSettings,
+}
+
+impl Settings for ServeSettings {
+    const ENVIRONMENT_PREFIX: &'static str = "PAYROUTER_MONITOR_";
+
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+const STATUS_HELP: &str = "\
+Exit code:
+  0  all is well
+  1  degraded: a daemon is down, a breaker is not closed, the store is away or far behind, payments
+     wait for more than 30 s, or none is taken in. Each reason is told
+  2  it cannot be told: no daemon was ever started in DIR
+
+Examples:
+  monitor status                     # once
+  monitor status --watch             # again every second, with rates
+  monitor status --json | jq .payments.backlog
+  monitor status >/dev/null || echo 'look at the router'";
+
+/// Says how the router is, from the metrics of its daemons in DIR/run.
+///
+/// It asks the daemons itself and needs no `monitor serve`. Counts are since each daemon was started.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "monitor status", version, about, long_about, after_help = STATUS_HELP)]
+pub struct StatusSettings {
+    /// The folder that all processes of the router share
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+
+    /// Look again every so many seconds, until Ctrl-C
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "1",
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    pub watch: Option<u64>,
+
+    /// Print JSON, one object on a line for each look
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Settings for StatusSettings {
+    const ENVIRONMENT_PREFIX: &'static str = "PAYROUTER_STATUS_";
+
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! The status on one screen, for people: aligned, and without colour.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::model::{Health, Status};
+
+/// The status as text.
+#[must_use]
+pub fn screen(status: &Status, data: &Path) -> String {
+    let mut text = String::new();
+    write(&mut text, status, data).expect("a string takes any text");
+    text
+}
+
+fn write(text: &mut String, status: &Status, data: &Path) -> std::fmt::Result {
+    let health = match status.health {
+        Health::Well => "well",
+        Health::Degraded => "degraded",
+        Health::Unknown => "unknown: no daemon was ever started here",
+    };
+    writeln!(text, "router in {}: {health}", data.display())?;
+    for problem in &status.problems {
+        writeln!(text, "  ! {problem}")?;
+    }
+    let payments = &status.payments;
+    writeln!(
+        text,
+        "\npayments   {} accepted, {} settled, {} refused, {} duplicate",
+        grouped(payments.accepted),
+        grouped(payments.settled),
+        grouped(payments.refused),
+        grouped(payments.duplicate),
+    )?;
+    if let Some(rates) = &status.rates {
+        writeln!(
+            text,
+            "  /s       {:.1} accepted, {:.1} settled, {:.1} refused",
+            rates.accepted_per_s, rates.settled_per_s, rates.refused_per_s
+        )?;
+    }
+    let (backlog, age_s) = (grouped(payments.backlog), payments.oldest_age_s);
+    writeln!(text, "backlog    {backlog}, the oldest that waits for {age_s:.1} s")?;
+    let (p50, p99) = (time(payments.accept_p50_ms), time(payments.accept_p99_ms));
+    writeln!(text, "accept     p50 {p50}, p99 {p99}")?;
+    let (p50, p99) = (time(payments.settle_p50_ms), time(payments.settle_p99_ms));
+    writeln!(text, "settle     p50 {p50}, p99 {p99}\n")?;
+    table(text, &processors(status))?;
+    match &status.store {
+        Some(store) => writeln!(
+            text,
+            "\nstore      {} records to read, {} payments to add to the database\n",
+            grouped(store.behind_records),
+            grouped(store.unapplied_payments)
+        )?,
+        None => writeln!(text, "\nstore      not known\n")?,
+    }
+    table(text, &daemons(status))
+}
+
+fn processors(status: &Status) -> Vec<Vec<String>> {
+    let head = ["processor", "breaker", "says", "in flight", "settled", "amount", "p50", "p99"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(status.processors.iter().map(|processor| {
+        let says = match processor.failing {
+            None => "-",
+            Some(true) => "failing",
+            Some(false) => "well",
+        };
+        vec![
+            processor.name.clone(),
+            processor.breaker.to_owned(),
+            says.to_owned(),
+            grouped(processor.in_flight),
+            grouped(processor.settled),
+            processor.settled_amount().to_string(),
+            time(processor.call_p50_ms),
+            time(processor.call_p99_ms),
+        ]
+    }));
+    rows
+}
+
+fn daemons(status: &Status) -> Vec<Vec<String>> {
+    let mut rows = vec![["daemon", "state", "memory", "CPU"].map(str::to_owned).to_vec()];
+    rows.extend(status.daemons.iter().map(|daemon| {
+        let cpu = match (daemon.cpus, daemon.cpu_s) {
+            (Some(cpus), _) => format!("{:.1} %", cpus * 100.0),
+            (None, Some(cpu_s)) => format!("{cpu_s:.2} s"),
+            (None, None) => "-".to_owned(),
+        };
+        vec![
+            daemon.name.clone(),
+            if daemon.up { "up" } else { "down" }.to_owned(),
+            daemon.resident_bytes.map_or("-".to_owned(), mebibytes),
+            cpu,
+        ]
+    }));
+    rows
+}
+
+/// Writes rows in columns, the first one to the left and the others to the right.
+fn table(text: &mut String, rows: &[Vec<String>]) -> std::fmt::Result {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        for (place, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match place {
+                0 => write!(text, "{cell:<width$}")?,
+                _ => write!(text, "  {cell:>width$}")?,
+            }
+        }
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn time(ms: Option<f64>) -> String {
+    match ms {
+        None => "-".to_owned(),
+        Some(ms) if ms < 10.0 => format!("{ms:.2} ms"),
+        Some(ms) if ms < 1000.0 => format!("{ms:.0} ms"),
+        Some(ms) => format!("{:.1} s", ms / 1000.0),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = (bytes * 10) >> 20;
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::tests::{CLOSED, api};
+    use super::*;
+    use crate::gather::{DaemonDown, Reading};
+
+    #[test]
+    fn everything_is_on_one_screen_and_in_columns() {
+        let down = Reading { daemon: "store".to_owned(), families: Err(DaemonDown::Silent) };
+        let mut status = Status::of(&[api("api-1", "1234567", CLOSED, "0.25", "1"), down]);
+        let text = screen(&status, Path::new("data"));
+        assert_eq!(
+            text,
+            "router in data: degraded
+  ! store is down: it does not answer within 1s; it hangs, or is stopped
+
+payments   1,234,567 accepted, 6 settled, 0 refused, 0 duplicate
+backlog    3, the oldest that waits for 0.2 s
+accept     p50 -, p99 -
+settle     p50 -, p99 -
+
+processor  breaker  says  in flight  settled    amount  p50  p99
+default     closed  well          0        5  12345.67    -    -
+fallback    closed     -          0        1      0.00    -    -
+
+store      not known
+
+daemon  state    memory     CPU
+api-1      up  12.0 MiB  1.50 s
+store    down         -       -
+"
+        );
+        let before = status.clone();
+        status.compare(&before, 1.0);
+        let text = screen(&status, Path::new("data"));
+        assert!(text.contains("\n  /s       0.0 accepted, 0.0 settled, 0.0 refused\n"), "{text}");
+        assert!(text.contains("\napi-1      up  12.0 MiB  0.0 %\n"), "{text}");
+    }
+
+    #[test]
+    fn times_and_numbers_are_short() {
+        let times = [0.123, 9.99, 10.0, 250.4, 1500.0].map(|ms| time(Some(ms)));
+        assert_eq!(times, ["0.12 ms", "9.99 ms", "10 ms", "250 ms", "1.5 s"]);
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
