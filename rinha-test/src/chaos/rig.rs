@@ -91,6 +91,7 @@ impl Rig {
             port: balancer,
             processors: Processors::Simulated(simulators),
             allow_purge: true,
+            metrics_port: None,
         };
         let topology = Topology {
             processors: Processors::External(fronts.map(|port| format!("http://127.0.0.1:{port}"))),

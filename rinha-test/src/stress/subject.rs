@@ -355,6 +355,7 @@ fn start(
         port,
         processors: Processors::Simulated(processors.unwrap_or([one, two])),
         allow_purge: true,
+        metrics_port: None,
     };
     preflight::check_settings(&topology)?;
     topology.volume().create().map_err(SubjectError::Folder)?;

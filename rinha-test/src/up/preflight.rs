@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ledger::clock::Monotonic;
+use ledger::volume::instance_name;
 
 use super::log::{Level, Log};
 use super::pid;
@@ -77,7 +78,8 @@ pub fn check_settings(topology: &Topology) -> Result<(), PreflightError> {
         }
     }
     for instance in API_INSTANCES {
-        let socket = topology.volume().api_socket(instance);
+        // The longest of its sockets.
+        let socket = topology.volume().metrics_socket(&instance_name(instance));
         let length = socket.as_os_str().len();
         if length > SOCKET_PATH_BYTES_MAX {
             return Err(PreflightError::SocketPath { socket, length });
@@ -136,8 +138,9 @@ mod tests {
             port: 1,
             processors: Processors::Simulated([2, 3]),
             allow_purge: false,
+            metrics_port: Some(4),
         };
-        for name in ["payment-processor", "store", "api", "lb"] {
+        for name in ["payment-processor", "store", "api", "lb", "monitor"] {
             let error = check_settings(&topology).unwrap_err().to_string();
             assert!(error.contains(&format!("/{name} is no program")), "{error}");
             let path = programs.path().join(name);
@@ -145,9 +148,9 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         check_settings(&topology).unwrap();
-        topology.data = format!("/{}", "d".repeat(91)).into();
+        topology.data = format!("/{}", "d".repeat(88)).into();
         check_settings(&topology).unwrap();
-        topology.data = format!("/{}", "d".repeat(92)).into();
+        topology.data = format!("/{}", "d".repeat(89)).into();
         let error = check_settings(&topology).unwrap_err().to_string();
         assert!(error.contains("108 bytes"), "{error}");
     }

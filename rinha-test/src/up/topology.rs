@@ -17,6 +17,8 @@ const FEES: [&str; 2] = ["0.05", "0.15"];
 
 /// The order of stopping, from the clients' side to the processors'.
 mod stage {
+    // First, so that it does not tell of ends that are meant.
+    pub(super) const MONITOR: u8 = 4;
     pub(super) const BALANCER: u8 = 3;
     pub(super) const API: u8 = 2;
     pub(super) const STORE: u8 = 1;
@@ -45,6 +47,8 @@ pub struct Topology {
     pub processors: Processors,
     /// Whether `POST /purge-payments` empties everything.
     pub allow_purge: bool,
+    /// The port on which the monitor tells all metrics; without one there is no monitor.
+    pub metrics_port: Option<u16>,
 }
 
 impl Topology {
@@ -52,6 +56,12 @@ impl Topology {
     #[must_use]
     pub fn router_url(&self) -> String {
         local_url(self.port)
+    }
+
+    /// Where all metrics are told, if they are.
+    #[must_use]
+    pub fn metrics_url(&self) -> Option<String> {
+        self.metrics_port.map(|port| format!("{}/metrics", local_url(port)))
     }
 
     /// The URL of a processor.
@@ -86,6 +96,9 @@ impl Topology {
                 option: "--fallback-port",
             });
         }
+        if let Some(port) = self.metrics_port {
+            needed.push(NeededPort { port, user: "the monitor", option: "--metrics-port" });
+        }
         needed
     }
 
@@ -99,6 +112,7 @@ impl Topology {
         processes.push(self.store());
         processes.extend(API_INSTANCES.map(|instance| self.api(instance)));
         processes.push(self.balancer());
+        processes.extend(self.metrics_port.map(|port| self.monitor(port)));
         processes
     }
 
@@ -144,6 +158,12 @@ impl Topology {
         self.process("lb".to_owned(), "lb", stage::BALANCER, arguments)
     }
 
+    fn monitor(&self, port: u16) -> ProcessSpec {
+        let mut arguments = words(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"]);
+        arguments.push(self.data.clone().into());
+        self.process("monitor".to_owned(), "monitor", stage::MONITOR, arguments)
+    }
+
     fn process(
         &self,
         name: String,
@@ -174,6 +194,7 @@ mod tests {
             port: 9999,
             processors,
             allow_purge: false,
+            metrics_port: None,
         }
     }
 
@@ -237,13 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn a_monitor_is_there_where_it_has_a_port() {
+        let topology =
+            Topology { metrics_port: Some(9100), ..topology(Processors::Simulated([8001, 8002])) };
+        let monitor = "monitor: /bin/monitor serve --listen 127.0.0.1:9100 --data /data";
+        assert_eq!(command_lines(&topology).last().unwrap(), monitor);
+        assert_eq!(topology.needed_ports().len(), 4);
+        assert_eq!(topology.metrics_url().unwrap(), "http://127.0.0.1:9100/metrics");
+    }
+
+    #[test]
     fn it_is_stopped_from_the_clients_side_to_the_processors() {
-        let mut processes = topology(Processors::Simulated([1, 2])).processes();
+        let monitored =
+            Topology { metrics_port: Some(3), ..topology(Processors::Simulated([1, 2])) };
+        let mut processes = monitored.processes();
         processes.sort_by_key(|process| std::cmp::Reverse(process.stage));
         let names: Vec<_> = processes.iter().map(|spec| spec.name.as_str()).collect();
         assert_eq!(
             names,
-            ["lb", "api-1", "api-2", "store", "processor-default", "processor-fallback"]
+            ["monitor", "lb", "api-1", "api-2", "store", "processor-default", "processor-fallback"]
         );
     }
 }

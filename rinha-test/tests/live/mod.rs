@@ -48,26 +48,32 @@ impl Live {
 
     /// The system with more arguments for the APIs.
     pub fn with_api(more: &'static [&'static str]) -> Self {
-        Self::changed(move |spec| {
-            if spec.name.starts_with("api-") {
-                spec.arguments.extend(more.iter().map(Into::into));
-            }
-        })
+        Self::changed(more_for_apis(more))
     }
 
     /// The system with changed processes.
     pub fn changed(change: impl Fn(&mut ProcessSpec) + 'static) -> Self {
-        Self::kept(false, change)
+        Self::kept(false, None, change)
     }
 
     /// The system as `rinha-test up` runs it, which starts again what dies.
     pub fn that_restarts() -> Self {
-        Self::kept(true, |_| {})
+        Self::kept(true, None, |_| {})
     }
 
-    fn kept(restart: bool, change: impl Fn(&mut ProcessSpec) + 'static) -> Self {
+    /// The system with more arguments for the APIs, and with a monitor, which tells all metrics on the port that is given.
+    pub fn monitored(more: &'static [&'static str]) -> (Self, u16) {
+        let [port] = free_ports();
+        (Self::kept(false, Some(port), more_for_apis(more)), port)
+    }
+
+    fn kept(
+        restart: bool,
+        metrics_port: Option<u16>,
+        change: impl Fn(&mut ProcessSpec) + 'static,
+    ) -> Self {
         let programs = launcher().parent().unwrap().to_owned();
-        for program in ["api", "lb", "store", "payment-processor"] {
+        for program in ["api", "lb", "monitor", "store", "payment-processor"] {
             let path = programs.join(program);
             assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
         }
@@ -75,7 +81,8 @@ impl Live {
         let [port, default, fallback] = free_ports();
         let processors = Processors::Simulated([default, fallback]);
         let data = folder.path().join("data");
-        let topology = Topology { programs, data, port, processors, allow_purge: false };
+        let topology =
+            Topology { programs, data, port, processors, allow_purge: false, metrics_port };
         topology.volume().create().unwrap();
         let change = Box::new(change);
         let mut live = Self { system: None, topology, change, restart, _folder: folder };
@@ -229,6 +236,14 @@ impl Live {
         let mut ids: Vec<_> = default.into_keys().chain(fallback.into_keys()).collect();
         ids.sort_unstable();
         ids
+    }
+}
+
+fn more_for_apis(more: &'static [&'static str]) -> impl Fn(&mut ProcessSpec) {
+    move |spec| {
+        if spec.name.starts_with("api-") {
+            spec.arguments.extend(more.iter().map(Into::into));
+        }
     }
 }
 

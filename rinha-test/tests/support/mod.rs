@@ -54,8 +54,8 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Three free ports that no other test gets while this one runs.
-pub fn free_ports() -> [u16; 3] {
+/// Free ports that no other test gets while this one runs.
+pub fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let free = ports::free().unwrap();
     let ports = free.ports;
     // Its locks are held until the process ends.
@@ -140,7 +140,7 @@ impl Bench {
     pub fn command(&self, more: &[&str]) -> Command {
         let [port, default, fallback] = self.ports.map(|port| port.to_string());
         let mut command = Command::new(launcher());
-        command.args(["up", "--port", &port]);
+        command.args(["up", "--port", &port, "--metrics-port", "0"]);
         if !more.contains(&"--processors") {
             command.args(["--default-port", &default, "--fallback-port", &fallback]);
         }
