@@ -154,25 +154,26 @@ where
     /// Takes a payment in, and returns once it cannot be lost any more.
     pub async fn accept(&self, id: CorrelationId, amount: Cents) -> Accepted {
         let read_us = self.clock.elapsed_us();
-        let accepted = self.take_in(id, amount).await;
+        let accepted = self.take_in(id, amount, read_us / 1000).await;
         if accepted == Accepted::Yes {
             self.metrics.accept.observe_us(self.clock.elapsed_us() - read_us);
         }
         accepted
     }
 
-    async fn take_in(&self, id: CorrelationId, amount: Cents) -> Accepted {
+    async fn take_in(&self, id: CorrelationId, amount: Cents, mut now_ms: u64) -> Accepted {
         loop {
             if let Some(why) = self.sync_failure.borrow().as_ref() {
                 return Accepted::Failing(why.clone());
             }
-            let accept = self.engine.borrow_mut().accept(id, amount, self.clock.elapsed_ms());
+            let accept = self.engine.borrow_mut().accept(id, amount, now_ms);
             match accept {
                 Accept::Writing(ticket) => {
                     let commit = Rc::clone(&self.next_commit.borrow());
                     self.woken.notify_one();
                     let written = commit.wait().await;
                     if ticket.0 < written.void_count {
+                        now_ms = self.clock.elapsed_ms();
                         continue;
                     }
                     return if ticket.0 < written.accepts_count {
@@ -185,12 +186,14 @@ where
                     let current = self.current_commit.borrow().clone();
                     let commit = current.unwrap_or_else(|| Rc::clone(&self.next_commit.borrow()));
                     commit.wait().await;
+                    now_ms = self.clock.elapsed_ms();
                 }
                 Accept::Unsure => {
                     let word = self.store_spoke.notified();
                     if timeout(STORE_WORD_TIMEOUT, word).await.is_err() {
                         return Accepted::Unsure;
                     }
+                    now_ms = self.clock.elapsed_ms();
                 }
                 Accept::Known => return Accepted::Yes,
                 Accept::Conflict(amount) => return Accepted::Conflict(amount),
@@ -405,16 +408,20 @@ where
         let oldest_open = self.engine.borrow().oldest_open_segment();
         let started_us = self.clock.elapsed_us();
         let appended = self.journal.borrow_mut().append(&batch.records, oldest_open, clock::now());
-        self.metrics.journal_write.observe_us(self.clock.elapsed_us() - started_us);
+        let mut now_us = self.clock.elapsed_us();
+        self.metrics.journal_write.observe_us(now_us - started_us);
         self.metrics.written(&batch.records[..appended.count]);
         if appended.count > 0 {
             match self.durability {
                 Durability::Process => self.written.notify_one(),
-                Durability::Disk => self.sync(Some(&commit)).await?,
+                Durability::Disk => {
+                    self.sync(Some(&commit)).await?;
+                    now_us = self.clock.elapsed_us();
+                }
             }
         }
         let failure = appended.error.map(|error| error.to_string());
-        let now_ms = self.clock.elapsed_ms();
+        let now_ms = now_us / 1000;
         for age_ms in self.engine.borrow().settled_ages_ms(&batch, appended.count, now_ms) {
             self.metrics.settle.observe_us(age_ms * 1000);
         }
