@@ -34,7 +34,7 @@ pub const SETTLE_BOUNDS_US: Bounds = [
 ];
 
 /// The statuses with which requests are refused.
-pub const REFUSALS: [StatusCode; 11] = [
+const REFUSALS: [StatusCode; 11] = [
     StatusCode::BAD_REQUEST,
     StatusCode::FORBIDDEN,
     StatusCode::NOT_FOUND,
@@ -49,7 +49,7 @@ pub const REFUSALS: [StatusCode; 11] = [
 ];
 
 /// The names of what becomes of calls, by [`outcome_index`].
-pub const OUTCOMES: [&str; 7] =
+const OUTCOMES: [&str; 7] =
     ["recorded", "already_recorded", "not_recorded", "refused", "found", "absent", "unknown"];
 
 fn outcome_index(outcome: CallOutcome) -> usize {
