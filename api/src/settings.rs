@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use ledger::daemon::{LogSettings, Settings};
 use ledger::journal::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use ledger::volume::Volume;
+use ledger::volume::{RESTORED_INSTANCE, Volume};
 
 use crate::driver::Durability;
 use crate::engine::EngineConfig;
@@ -25,8 +25,9 @@ const BASIS_POINTS_IN_PERCENT: f64 = 100.0;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "api", version, about, long_about)]
 pub struct ApiSettings {
-    /// The number of this instance, from 1
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// The number of this instance, from 1; the last one, 65535, is that of restored payments
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..i64::from(RESTORED_INSTANCE)))]
     pub instance: u16,
 
     /// The folder that all processes of the router share
@@ -273,6 +274,14 @@ mod tests {
     fn the_defaults_are_sound() {
         assert_eq!(settings(&[]).check(), Ok(()));
         assert_eq!(settings(&[]).engine().router.fees_bp, [500, 1500]);
+    }
+
+    #[test]
+    fn the_number_of_restored_payments_is_no_apis() {
+        for (number, is_valid) in [("0", false), ("1", true), ("65534", true), ("65535", false)] {
+            let settings = ApiSettings::try_parse_from(["api", "--instance", number]);
+            assert_eq!(settings.is_ok(), is_valid, "{number}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! DIR/store/claims.log                   which records were decided upon, in order: the truth
 //! DIR/store/sled-N/, DIR/store/index/    views of the above, which can be deleted at any time
 //! DIR/store/suspect                      that the database is not to be trusted
+//! DIR/store/volume-id                    by which an archive knows whose it is
 //! DIR/health/lease, DIR/health/state     who asks the processors for their health, and the answer
 //! DIR/run/                               sockets, those of metrics among them, and pid files
 //! ```
@@ -17,6 +18,10 @@ use crate::metrics::METRICS_SUFFIX;
 
 /// The folder of a journal is named after its API instance.
 const INSTANCE_PREFIX: &str = "api-";
+
+/// The instance whose journal is what was restored from an archive. No API has this number, the last
+/// one that there is: its journal has no writer.
+pub const RESTORED_INSTANCE: u16 = u16::MAX;
 
 /// The shared volume.
 #[derive(Clone, Debug)]

@@ -37,6 +37,9 @@ const HEAD_CHECKSUM_OFFSET: usize = HEAD_BYTES - 4;
 const ENTRY_BYTES: usize = 32;
 const NO_ID: CorrelationId = CorrelationId::from_bytes([0; 16]);
 
+/// A boot of no machine: what is read under it says nothing of places but the cuts.
+const NO_BOOT: [u8; 16] = [0; 16];
+
 /// Claims after which the log is replaced.
 const CLAIMS_MAX: u32 = 65_536;
 
@@ -132,7 +135,41 @@ pub struct ClaimLog<D: Disk> {
 /// # Errors
 /// The log cannot be read, or is damaged.
 pub fn read_cuts<D: Disk>(disk: &D) -> Result<BTreeMap<u16, Position>, ClaimsError> {
-    read_log(disk, [0; 16]).map(|kept| kept.checkpoint.cuts)
+    read_purged(disk).map(|purged| purged.cuts)
+}
+
+/// What the last purge did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Purged {
+    /// Its number; 0 before the first.
+    pub number: u64,
+    /// By instance, the end of what it made void.
+    pub cuts: BTreeMap<u16, Position>,
+}
+
+/// What the last purge did, without the store's lock: for who only reads.
+///
+/// # Errors
+/// The log cannot be read, or is damaged.
+pub fn read_purged<D: Disk>(disk: &D) -> Result<Purged, ClaimsError> {
+    let Checkpoint { purge, cuts, .. } = read_log(disk, NO_BOOT)?.checkpoint;
+    Ok(Purged { number: purge, cuts })
+}
+
+/// The number of the last purge, from the head of the log alone, without the store's lock.
+///
+/// # Errors
+/// The log cannot be read, or its head is damaged.
+pub fn read_purge_number<D: Disk>(disk: &D) -> Result<u64, ClaimsError> {
+    let file = match disk.open_read_only(NAME) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        file => file.map_err(failed(disk, "open", NAME))?,
+    };
+    let mut bytes = [0; HEAD_BYTES];
+    let count = file.read_at(0, &mut bytes).map_err(failed(disk, "read", NAME))?;
+    let head = Head::decode(&bytes).filter(|_| count == HEAD_BYTES);
+    let damaged = || ClaimsError::Damaged { file: disk.describe(NAME), offset: 0 };
+    head.map(|head| head.purge).ok_or_else(damaged)
 }
 
 impl<D: Disk> ClaimLog<D> {
@@ -435,6 +472,18 @@ mod tests {
     #[test]
     fn what_was_written_is_read_in_order() {
         assert_eq!(read(&written()).unwrap(), (checkpoint(), claims()));
+    }
+
+    #[test]
+    fn who_only_reads_learns_of_the_last_purge() {
+        assert_eq!(read_purged(&MemoryDisk::new()).unwrap(), Purged::default());
+        assert_eq!(read_purge_number(&MemoryDisk::new()).unwrap(), 0);
+        let disk = written();
+        let Checkpoint { purge, cuts, .. } = checkpoint();
+        assert_eq!(read_purged(&disk).unwrap(), Purged { number: purge, cuts });
+        assert_eq!(read_purge_number(&disk).unwrap(), purge);
+        disk.put(NAME, disk.bytes(NAME).unwrap()[..HEAD_BYTES - 1].to_vec());
+        read_purge_number(&disk).unwrap_err();
     }
 
     #[test]

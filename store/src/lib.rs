@@ -5,6 +5,7 @@
 //! are views of the journals and can be deleted.
 
 pub mod applier;
+pub mod archive;
 pub mod audit;
 pub mod books;
 pub mod claims;
@@ -23,6 +24,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use archive::Archive;
 use books::{Books, BooksError, Opened};
 use ledger::clock::Monotonic;
 use ledger::socket;
@@ -46,6 +48,16 @@ pub async fn run(
         tracing::info!("ended before the journals were read");
         return Ok(());
     };
+    // Only now, because the books hold the lock that makes this the only store of the volume.
+    let archive = settings.archive.as_ref().map(|url| {
+        Archive::start(
+            volume.clone(),
+            ledger::daemon::boot_id(),
+            url,
+            settings.archive_ca.as_deref(),
+        )
+    });
+    let archive = archive.transpose().map_err(StoreError::Archive)?;
     let path = settings.socket_path();
     let listener = socket::listen(&path)
         .map_err(|source| StoreError::Listen { path: path.clone(), source })?;
@@ -62,6 +74,9 @@ pub async fn run(
         }
     };
     let served = server::serve(books, listener, &volume.metrics_socket("store"), shutdown).await;
+    if let Some(archive) = archive {
+        archive.end().await;
+    }
     if let Err(StoreError::Books(BooksError::Database(error))) = &served
         && error.speaks_against_the_view()
     {

@@ -17,6 +17,7 @@ use ledger::socket::{PrivateListener, check_peer};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::archive::error::ArchiveError;
 use crate::books::{Books, BooksError};
 use crate::desk::{ConnectionNumber, Desk, Reply};
 use crate::metrics::StoreMetrics;
@@ -48,6 +49,9 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
+    /// The archive cannot be begun.
+    #[error("cannot archive: {0}")]
+    Archive(ArchiveError),
     /// The shared volume cannot be prepared.
     #[error(transparent)]
     Volume(io::Error),

@@ -6,6 +6,8 @@ use clap::Parser;
 use ledger::daemon::{LogSettings, Settings};
 use ledger::volume::Volume;
 
+use crate::archive::url::DatabaseUrl;
+
 /// The memory that sled may use as a cache unless set otherwise, in MiB. Payments come in the order of
 /// time, so that little of the database is in use. With 16 MiB a summary over 10 million payments took
 /// 19 µs in place of 26, and the process had 20 MiB more.
@@ -22,6 +24,7 @@ const CACHE_MIB_MAX: u64 = 1 << 20;
 /// can be deleted while the store is stopped, and are made again. DIR/store/claims.log is not.
 ///
 /// `store audit` compares the journals with the books of the processors, see `store audit --help`.
+/// `store restore` makes a volume anew from an archive, see `store restore --help`.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "store", version, about, long_about)]
 pub struct StoreSettings {
@@ -37,6 +40,15 @@ pub struct StoreSettings {
     #[arg(long, value_name = "MIB", default_value_t = CACHE_MIB_DEFAULT)]
     pub cache_mib: u64,
 
+    /// The PostgreSQL database that gets every settled payment, best given as a variable because of its
+    /// password; with sslmode=require in the URL over TLS
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub archive: Option<DatabaseUrl>,
+
+    /// A PEM file with the authority of the database's certificate [default: those of the system]
+    #[arg(long, value_name = "FILE", requires = "archive")]
+    pub archive_ca: Option<PathBuf>,
+
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogSettings,
@@ -49,7 +61,8 @@ impl Settings for StoreSettings {
         if !(CACHE_MIB_MIN..=CACHE_MIB_MAX).contains(&self.cache_mib) {
             return Err(format!("--cache-mib must be between {CACHE_MIB_MIN} and {CACHE_MIB_MAX}"));
         }
-        Ok(())
+        let has_ca = self.archive_ca.is_some();
+        self.archive.as_ref().map_or(Ok(()), |url| url.check("--archive", has_ca))
     }
 }
 

@@ -1,0 +1,99 @@
+//! The id of a volume: a random UUID in `DIR/store/volume-id`, by which the database tells the volume
+//! whose archive it has from any other, such as one that was begun anew in the same folder.
+//!
+//! Only the holder of the store's lock writes it.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use ledger::disk::Disk;
+use ledger::disk::folder::{FolderDisk, create_private};
+use ledger::volume::Volume;
+use uuid::{Builder, Uuid};
+
+use super::error::ArchiveError;
+
+/// The file's name, and that of one that is being written.
+const NAME: &str = "volume-id";
+const NEW_NAME: &str = "volume-id.new";
+/// Where random numbers come from.
+const RANDOM: &str = "/dev/urandom";
+
+/// The file with the volume's id.
+fn path(volume: &Volume) -> PathBuf {
+    volume.store().join(NAME)
+}
+
+/// The volume's id, which it is given if it has none.
+///
+/// # Errors
+/// It cannot be read or written, or is none.
+pub fn of(volume: &Volume) -> Result<Uuid, ArchiveError> {
+    let path = path(volume);
+    match fs::read_to_string(&path) {
+        Ok(text) => Uuid::try_parse(text.trim()).map_err(|error| {
+            let what = format!("{error}; without it nobody knows whose archive is whose");
+            ArchiveError::io("understand", path)(io::Error::new(io::ErrorKind::InvalidData, what))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => begin_anew(volume),
+        Err(error) => Err(ArchiveError::io("read", path)(error)),
+    }
+}
+
+/// Gives the volume a new id, in place of the one that it has.
+///
+/// # Errors
+/// It cannot be written.
+pub fn begin_anew(volume: &Volume) -> Result<Uuid, ArchiveError> {
+    let failed = |error| ArchiveError::io("write", path(volume))(error);
+    let mut bytes = [0; 16];
+    fs::File::open(RANDOM)
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(ArchiveError::io("read", RANDOM))?;
+    let id = Builder::from_random_bytes(bytes).into_uuid();
+    let disk = FolderDisk::create(volume.store()).map_err(failed)?;
+    replace(&disk, &volume.store(), &format!("{id}\n")).map_err(failed)?;
+    Ok(id)
+}
+
+/// Puts a text into the file in one step that survives a power cut.
+fn replace(disk: &FolderDisk, folder: &Path, text: &str) -> io::Result<()> {
+    let new = folder.join(NEW_NAME);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => create_private(&new, text)?,
+    }
+    fs::File::open(&new)?.sync_all()?;
+    disk.rename(NEW_NAME, NAME)?;
+    disk.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_keeps_its_id_until_it_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        volume.create().unwrap();
+        let id = of(&volume).unwrap();
+        assert_eq!(of(&volume).unwrap(), id);
+        // What an earlier attempt left is in nobody's way.
+        fs::write(volume.store().join(NEW_NAME), "half").unwrap();
+        let other = begin_anew(&volume).unwrap();
+        assert_ne!(other, id);
+        assert_eq!(of(&volume).unwrap(), other);
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_not_guessed_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        volume.create().unwrap();
+        fs::write(path(&volume), "").unwrap();
+        let error = of(&volume).unwrap_err().to_string();
+        assert!(error.contains("volume-id"), "{error}");
+    }
+}

@@ -1,0 +1,348 @@
+//! What is read from the archive's tables and written to them, each in one transaction.
+//!
+//! Invariant: payments and the places that they were read up to change together, and only from the
+//! places that the writer believes in. So a batch that is sent twice is written once, and of two
+//! writers the one that comes second sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use jiff::civil::{Date, Time};
+use jiff::tz::TimeZone;
+use ledger::TimestampMs;
+use ledger::journal::Position;
+use rust_decimal::Decimal;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Transaction};
+use uuid::Uuid;
+
+use super::error::ArchiveError;
+use super::journals::{Batch, Payment};
+
+/// Amounts have two decimal places.
+const AMOUNT_SCALE: u32 = 2;
+
+/// The first second of the year 10,000, beyond every moment.
+const TIME_END_SECONDS: i64 = 253_402_300_800;
+
+/// The columns of a payment, in the order in which they are copied.
+const COLUMN_TYPES: [Type; 6] = [
+    Type::UUID,
+    Type::NUMERIC,
+    Type::TEXT,
+    Type::TIMESTAMPTZ,
+    Type::TIMESTAMPTZ,
+    Type::TIMESTAMPTZ,
+];
+
+/// How far the archive is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The number of the last purge that it has carried out.
+    pub purge: u64,
+    /// By instance, the end of what it has.
+    pub places: BTreeMap<u16, Position>,
+}
+
+/// The tables, as the archive of one volume.
+pub struct Tables {
+    volume: Uuid,
+    /// Partitions that are there.
+    months: BTreeSet<Month>,
+}
+
+/// A month in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Month {
+    year: i16,
+    number: i8,
+    /// Its first second, and that of the next one, since 1970.
+    seconds: (i64, i64),
+}
+
+impl Tables {
+    /// The tables of this volume.
+    #[must_use]
+    pub fn new(volume: Uuid) -> Self {
+        Self { volume, months: BTreeSet::new() }
+    }
+
+    /// Takes the archive up where it is, or begins it, after this number of purges.
+    ///
+    /// # Errors
+    /// It is the archive of another volume, or the database refuses.
+    pub async fn take_up(&self, client: &mut Client, purge: u64) -> Result<Standing, ArchiveError> {
+        let failed = ArchiveError::sql("tell how far its archive is");
+        let transaction = client.transaction().await.map_err(&failed)?;
+        transaction
+            .execute(
+                "INSERT INTO archive (volume, purge) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                &[&self.volume, &signed(purge)],
+            )
+            .await
+            .map_err(&failed)?;
+        let row = transaction
+            .query_one("SELECT volume, purge FROM archive", &[])
+            .await
+            .map_err(&failed)?;
+        let theirs: Uuid = row.get(0);
+        if theirs != self.volume {
+            return Err(ArchiveError::OtherVolume { theirs, ours: self.volume });
+        }
+        let purge = unsigned(row.get(1));
+        let rows = transaction
+            .query("SELECT instance, place FROM archive_places", &[])
+            .await
+            .map_err(&failed)?;
+        let places = rows.iter().map(|row| (instance(row.get(0)), position(row.get(1)))).collect();
+        transaction.commit().await.map_err(failed)?;
+        Ok(Standing { purge, places })
+    }
+
+    /// Writes a batch and the places that it was read up to.
+    ///
+    /// # Errors
+    /// Someone else has changed the archive meanwhile, or the database refuses. It may be written all
+    /// the same where the connection was lost.
+    pub async fn write(
+        &mut self,
+        client: &mut Client,
+        purge: u64,
+        batch: &Batch,
+    ) -> Result<(), ArchiveError> {
+        self.make_months(client, &batch.payments).await?;
+        let failed = ArchiveError::sql("take a batch of payments");
+        let transaction = client.transaction().await.map_err(&failed)?;
+        self.hold(&transaction, purge).await?;
+        let instances: Vec<i32> = batch.moves.iter().map(|m| i32::from(m.instance)).collect();
+        let before: Vec<i64> = batch.moves.iter().map(|m| signed(m.before.to_u64())).collect();
+        let after: Vec<i64> = batch.moves.iter().map(|m| signed(m.after.to_u64())).collect();
+        transaction
+            .execute(
+                "INSERT INTO archive_places (instance, place) \
+                 SELECT * FROM unnest($1::int[], $2::bigint[]) ON CONFLICT DO NOTHING",
+                &[&instances, &before],
+            )
+            .await
+            .map_err(&failed)?;
+        let moved = transaction
+            .execute(
+                "UPDATE archive_places AS known SET place = moved.after \
+                 FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS moved (instance, before, after) \
+                 WHERE known.instance = moved.instance AND known.place = moved.before",
+                &[&instances, &before, &after],
+            )
+            .await
+            .map_err(&failed)?;
+        if moved != instances.len() as u64 {
+            return Err(ArchiveError::TakenOver(batch.describe_start()));
+        }
+        copy(&transaction, &batch.payments).await?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// Empties the archive as the volume's purge with this number has emptied the journals, which go on
+    /// from these places.
+    ///
+    /// # Errors
+    /// Someone else has changed the archive meanwhile, or the database refuses.
+    pub async fn purge(
+        &self,
+        client: &mut Client,
+        before: u64,
+        purge: u64,
+        cuts: &BTreeMap<u16, Position>,
+    ) -> Result<(), ArchiveError> {
+        let failed = ArchiveError::sql("carry out a purge");
+        let transaction = client.transaction().await.map_err(&failed)?;
+        self.hold(&transaction, before).await?;
+        transaction.batch_execute("TRUNCATE payments").await.map_err(&failed)?;
+        transaction
+            .execute("UPDATE archive SET purge = $1", &[&signed(purge)])
+            .await
+            .map_err(&failed)?;
+        set_places(&transaction, cuts).await?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// Keeps others from changing the archive until the transaction ends, if it still is that of this
+    /// volume after this number of purges.
+    async fn hold(&self, transaction: &Transaction<'_>, purge: u64) -> Result<(), ArchiveError> {
+        let held = transaction
+            .query_opt(
+                "SELECT FROM archive WHERE volume = $1 AND purge = $2 FOR UPDATE",
+                &[&self.volume, &signed(purge)],
+            )
+            .await
+            .map_err(ArchiveError::sql("say whose archive it has"))?;
+        match held {
+            Some(_) => Ok(()),
+            None => Err(ArchiveError::TakenOver(format!("purge {purge} of this volume"))),
+        }
+    }
+
+    /// Makes the partitions that these payments belong to.
+    async fn make_months(
+        &mut self,
+        client: &Client,
+        payments: &[Payment],
+    ) -> Result<(), ArchiveError> {
+        // Those of a batch are nearly always of one month.
+        let mut last: Option<Month> = None;
+        for payment in payments {
+            let seconds = payment.requested_at.get().div_euclid(1000);
+            if last.is_some_and(|month| (month.seconds.0..month.seconds.1).contains(&seconds)) {
+                continue;
+            }
+            let month = Month::of(payment.requested_at);
+            if !self.months.contains(&month) {
+                client
+                    .batch_execute(&month.statement())
+                    .await
+                    .map_err(ArchiveError::sql("make a partition for a month"))?;
+                self.months.insert(month);
+            }
+            last = Some(month);
+        }
+        Ok(())
+    }
+}
+
+impl Month {
+    /// The month of a moment.
+    fn of(moment: TimestampMs) -> Self {
+        let moment = Timestamp::from_millisecond(moment.get())
+            .expect("what a TimestampMs may be, a Timestamp may be");
+        let first = TimeZone::UTC.to_datetime(moment).date().first_of_month();
+        let start = |first: Date| {
+            TimeZone::UTC
+                .to_timestamp(first.to_datetime(Time::midnight()))
+                .map(Timestamp::as_second)
+        };
+        let seconds = start(first).expect("the first day of a month that is there");
+        // The last month that there is has no next one.
+        let next = first.last_of_month().tomorrow().and_then(start).unwrap_or(TIME_END_SECONDS);
+        Self { year: first.year(), number: first.month(), seconds: (seconds, next) }
+    }
+
+    /// What makes its partition.
+    fn statement(self) -> String {
+        let Self { year, number, seconds: (first, next) } = self;
+        format!(
+            "CREATE TABLE IF NOT EXISTS payments_{year:04}_{number:02} PARTITION OF payments \
+             FOR VALUES FROM (to_timestamp({first})) TO (to_timestamp({next}))"
+        )
+    }
+}
+
+/// Makes these the places of the archive, and no others.
+///
+/// # Errors
+/// The database refuses.
+pub async fn set_places(
+    transaction: &Transaction<'_>,
+    places: &BTreeMap<u16, Position>,
+) -> Result<(), ArchiveError> {
+    let failed = ArchiveError::sql("take the places of the journals");
+    let instances: Vec<i32> = places.keys().map(|instance| i32::from(*instance)).collect();
+    let places: Vec<i64> = places.values().map(|place| signed(place.to_u64())).collect();
+    transaction.execute("DELETE FROM archive_places", &[]).await.map_err(&failed)?;
+    transaction
+        .execute(
+            "INSERT INTO archive_places (instance, place) \
+             SELECT * FROM unnest($1::int[], $2::bigint[])",
+            &[&instances, &places],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Copies payments into their table: half the time of INSERT, and nothing is compared, because what
+/// was written before is known by the places. One that is there already is a fault, and an error.
+async fn copy(transaction: &Transaction<'_>, payments: &[Payment]) -> Result<(), ArchiveError> {
+    let failed = ArchiveError::sql("take a batch of payments");
+    let sink = transaction
+        .copy_in(
+            "COPY payments (correlation_id, amount, processor, requested_at, accepted_at, settled_at) \
+             FROM STDIN (FORMAT binary)",
+        )
+        .await
+        .map_err(&failed)?;
+    let mut writer = pin!(BinaryCopyInWriter::new(sink, &COLUMN_TYPES));
+    for payment in payments {
+        let row: [&(dyn ToSql + Sync); 6] = [
+            &Uuid::from_bytes(payment.id.to_bytes()),
+            &Decimal::new(payment.amount.get(), AMOUNT_SCALE),
+            &payment.processor.name(),
+            &time_of_day(payment.requested_at),
+            &payment.accepted_at.map(time_of_day),
+            &time_of_day(payment.settled_at),
+        ];
+        writer.as_mut().write(&row).await.map_err(&failed)?;
+    }
+    writer.finish().await.map_err(failed)?;
+    Ok(())
+}
+
+/// The moment as the database's library takes it, to the millisecond.
+fn time_of_day(moment: TimestampMs) -> SystemTime {
+    let milliseconds = Duration::from_millis(moment.get().unsigned_abs());
+    if moment.get() < 0 { UNIX_EPOCH - milliseconds } else { UNIX_EPOCH + milliseconds }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).expect("there are fewer than 2^31 segments, and than 2^63 purges")
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).expect("the tables take no negative number")
+}
+
+fn position(place: i64) -> Position {
+    Position::from_u64(unsigned(place))
+}
+
+fn instance(number: i32) -> u16 {
+    u16::try_from(number).expect("the tables take no other number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_month_has_a_partition_from_its_first_moment_to_that_of_the_next() {
+        let november = Month::of(TimestampMs::clamped(1_764_547_199_999));
+        assert_eq!((november.year, november.number), (2025, 11));
+        assert_eq!(november.seconds, (1_761_955_200, 1_764_547_200));
+        let december = Month::of(TimestampMs::clamped(1_764_547_200_000));
+        assert_eq!((december.year, december.number), (2025, 12));
+        assert_eq!(december.seconds.0, november.seconds.1);
+        assert!(december.statement().contains("payments_2025_12 "));
+    }
+
+    #[test]
+    fn every_moment_has_a_month() {
+        for moment in [TimestampMs::MIN, TimestampMs::clamped(-1), TimestampMs::MAX] {
+            let month = Month::of(moment);
+            let seconds = moment.get().div_euclid(1000);
+            assert!((month.seconds.0..month.seconds.1).contains(&seconds), "{month:?}");
+        }
+    }
+
+    #[test]
+    fn a_moment_keeps_its_millisecond() {
+        for ms in [0, 1, -1, 1_764_547_199_999] {
+            let moment = time_of_day(TimestampMs::clamped(ms));
+            let back = match moment.duration_since(UNIX_EPOCH) {
+                Ok(since) => i64::try_from(since.as_millis()).unwrap(),
+                Err(before) => -i64::try_from(before.duration().as_millis()).unwrap(),
+            };
+            assert_eq!(back, ms);
+        }
+    }
+}
