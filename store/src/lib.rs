@@ -15,6 +15,7 @@ pub mod desk;
 pub mod index;
 pub mod metrics;
 pub mod pyramid;
+pub mod restore;
 pub mod server;
 pub mod settings;
 pub mod suspicion;

@@ -21,6 +21,9 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|argument| argument == "audit") {
         return store::audit::main(&settings_from(arguments.into_iter().skip(1)));
     }
+    if arguments.get(1).is_some_and(|argument| argument == "restore") {
+        return store::restore::main(&settings_from(arguments.into_iter().skip(1)));
+    }
     if let Some(settings) = settings_of_check::<StoreSettings>() {
         return check::exit(check::store(&settings.socket_path()));
     }
