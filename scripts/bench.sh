@@ -3,7 +3,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-readonly PARTS=(pieces intake instructions flood contest idle rebuild)
+readonly PARTS=(pieces intake instructions flood contest idle rebuild archive)
 readonly EXIT_USAGE=64
 readonly IDLE_SECONDS=60
 
@@ -19,6 +19,7 @@ scripts/bench.sh [--rounds N] [PART...]
   contest       scripts/stress.sh contest
   idle          CPU time of all processes in $IDLE_SECONDS s in which nothing is asked; on the usual ports
   rebuild       the time that a store takes from its start to its first answer
+  archive       payments archived a second, and the time of a restore; needs PostgreSQL
 
 All of them without a name. Floods, contests and intake are done N times (5), and the figures are
 medians. docs/performance.md has what was measured before, and what it means. On a machine where
@@ -104,6 +105,10 @@ idle() {
 rebuild() {
   cargo bench --locked -p store --bench rebuild -- --payments 1000000
   cargo bench --locked -p store --bench rebuild -- --payments 5000000
+}
+
+archive() {
+  cargo bench --locked -p store --bench archive -- --payments 1000000
 }
 
 for part in "${PARTS[@]}"; do

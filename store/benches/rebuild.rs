@@ -7,9 +7,10 @@
 
 #[path = "../tests/journals/mod.rs"]
 mod journals;
+mod memory;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
@@ -98,7 +99,7 @@ fn measure(name: &str, volume: &Volume, expected: [Totals; 2]) {
     };
     let took_ms = clock.elapsed_ms();
     assert_eq!(answer, Response::Summary(expected), "{name}");
-    println!("{name}: {took_ms} ms, at most {} MiB", peak_mib(&store));
+    println!("{name}: {took_ms} ms, at most {} MiB", memory::peak_mib(store.id()));
     let pid = rustix::process::Pid::from_child(&store);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(store.wait().unwrap().success(), "{name}");
@@ -120,11 +121,4 @@ fn ask(socket: &Path) -> Option<Response> {
         }
         panic!("the store closes the line without an answer");
     })
-}
-
-/// The most memory that a process had.
-fn peak_mib(child: &Child) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }

@@ -238,14 +238,19 @@ impl Follower {
 
     fn note_connected(&mut self) {
         self.pauses.reset();
-        self.progress.set_connected(true);
-        if let Some(away) = self.away.take() {
-            tracing::info!(
-                behind_bytes = self.progress.behind_bytes(),
+        let behind_bytes = self.progress.behind_bytes();
+        match self.away.take() {
+            Some(away) => tracing::info!(
+                behind_bytes,
                 "the archive's database is back after {} s",
                 away.elapsed().as_secs()
-            );
+            ),
+            None if !self.progress.is_connected() => {
+                tracing::info!(behind_bytes, "settled payments are archived");
+            }
+            None => {}
         }
+        self.progress.set_connected(true);
     }
 
     fn note_away(&mut self, error: &ArchiveError) {

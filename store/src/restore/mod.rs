@@ -38,6 +38,9 @@ use crate::archive::{identity, schema};
 const UNFINISHED_NAME: &str = "restoring";
 /// What a store leaves behind: without its journals it is of another volume.
 const CLAIM_LOG_NAME: &str = "claims.log";
+/// The size of a segment: as many payments as in an API's, which has three records for each, because the
+/// store keeps the ids of a whole segment in memory until they are indexed.
+const SEGMENT_BYTES: u64 = SEGMENT_BYTES_DEFAULT / 3;
 /// Payments that are fetched and written at a time.
 const FETCH_PAYMENTS: i32 = 8192;
 /// How long the database may take to count all payments, and to sort them before it gives the first.
@@ -224,7 +227,7 @@ impl Writing {
         let disk = FolderDisk::create(path).map_err(ArchiveError::io("create", path))?;
         let config = JournalConfig {
             instance: RESTORED_INSTANCE,
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            segment_bytes: SEGMENT_BYTES,
             boot_id: boot_id(),
         };
         let (journal, _) = Journal::open(disk, config, clock::now(), |_, _| ())?;
