@@ -223,7 +223,7 @@ where
         self.engine.borrow().routing(self.clock.elapsed_ms())
     }
 
-    /// For how many milliseconds the oldest payment that waits or is in doubt has been accepted.
+    /// See [`Engine::oldest_age_ms`].
     #[must_use]
     pub fn oldest_age_ms(&self) -> u64 {
         self.engine.borrow().oldest_age_ms(self.clock.elapsed_ms())

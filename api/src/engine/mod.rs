@@ -1,7 +1,7 @@
 //! The engine: the way of every payment from its acceptance to its end, as a state machine without
 //! clock, disk, socket or thread. What must happen outside (records to write, claims and calls to
-//! make) comes out of it; what came of that goes in again. So the real process and a simulation drive
-//! the same code.
+//! make) comes out of it; what came of that goes in again. So the real process and a simulation
+//! drive the same code.
 //!
 //! Invariants kept here:
 //! - a payment is sent only after its `Dispatched` record is in the journal, and only if the store
@@ -33,6 +33,7 @@ use pace::Pace;
 pub use payment::{Key, Stage};
 use payment::{Payment, Payments};
 pub use sending::{LOOKUPS_MAX, LOOKUPS_MAX_WHILE_FAILING};
+use slab::Slab;
 use writing::Failure;
 pub use writing::{Batch, Written};
 
@@ -60,7 +61,8 @@ pub enum Accept {
     Known,
     /// It is being written for someone else. Ask again after the next batch is written.
     Wait,
-    /// It was accepted before, and that may be void by a purge. Ask again after the store's next word.
+    /// It was accepted before, and that may be void by a purge. Ask again after the store's next
+    /// word.
     Unsure,
     /// The id was accepted before with this other amount.
     Conflict(Cents),
@@ -87,6 +89,8 @@ pub struct Call {
     pub processor: Processor,
     /// What is asked.
     pub kind: CallKind,
+    /// Its place among the calls that are under way.
+    pub place: usize,
 }
 
 /// What is asked of a processor.
@@ -149,8 +153,10 @@ pub struct Engine {
     pinned: [VecDeque<Key>; 2],
     /// In doubt at a processor, by when it is to be looked into; by [`Processor::index`].
     doubts: [BinaryHeap<Reverse<(u64, Key)>>; 2],
-    /// Looked up at the moment, by [`Processor::index`].
-    looked_up: [Vec<Key>; 2],
+    /// The payments of all calls that are under way, by [`Call::place`].
+    under_way: Slab<Key>,
+    /// How many of these calls are look-ups, by [`Processor::index`].
+    lookups_count: [usize; 2],
     /// Records to be written next.
     pending: Vec<(Key, CorrelationId, Cents, Event)>,
     /// Acceptances among them.
@@ -195,7 +201,8 @@ impl Engine {
             ready: VecDeque::new(),
             pinned: [VecDeque::new(), VecDeque::new()],
             doubts: [BinaryHeap::new(), BinaryHeap::new()],
-            looked_up: [Vec::new(), Vec::new()],
+            under_way: Slab::new(),
+            lookups_count: [0; 2],
             pending: Vec::new(),
             pending_accepts_count: 0,
             calls: Vec::new(),

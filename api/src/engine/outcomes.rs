@@ -28,13 +28,14 @@ const DOUBT_PAUSE_MS_MAX: u64 = 5_000;
 impl Engine {
     /// Takes in what became of a call, `latency_ms` after it was made.
     pub fn finished(&mut self, call: &Call, outcome: CallOutcome, latency_ms: u64, now_ms: u64) {
+        self.under_way.try_remove(call.place);
         match call.kind {
             CallKind::Post { requested_at } => {
                 self.judge(call.processor, outcome, latency_ms, now_ms);
                 self.post_finished(call, requested_at, outcome, now_ms);
             }
             CallKind::Lookup => {
-                self.looked_up[call.processor.index()].retain(|key| *key != call.key);
+                self.lookups_count[call.processor.index()] -= 1;
                 self.lookup_finished(call, outcome, now_ms);
             }
         }

@@ -14,6 +14,12 @@ pub const LOOKUPS_MAX: usize = 64;
 /// The same while its breaker is open: most of them would only wait for their time-out.
 pub const LOOKUPS_MAX_WHILE_FAILING: usize = 4;
 
+/// How many payments at the front of a queue are looked at for the oldest. What came first is sent
+/// first, and what comes back without success goes to the front, in the order in which it comes
+/// back: so the oldest has as many before it as calls can be under way, which this exceeds with the
+/// usual limits.
+const OLDEST_AMONG: usize = 1_024;
+
 /// The pause between two lines about why payments go where they go.
 const EXPLAIN_PAUSE_MS: u64 = 1_000;
 
@@ -63,7 +69,7 @@ impl Engine {
             if due_ms > now_ms {
                 return Some(due_ms);
             }
-            if self.looked_up[index].len() >= lookups_max {
+            if self.lookups_count[index] >= lookups_max {
                 return None;
             }
             self.doubts[index].pop();
@@ -73,8 +79,10 @@ impl Engine {
             }
             payment.stage = Stage::LookingUp(processor);
             let (id, amount) = (payment.id, payment.amount);
-            self.looked_up[index].push(key);
-            self.calls.push(Call { key, id, amount, processor, kind: CallKind::Lookup });
+            self.lookups_count[index] += 1;
+            let place = self.under_way.insert(key);
+            let kind = CallKind::Lookup;
+            self.calls.push(Call { key, id, amount, processor, kind, place });
         }
         None
     }
@@ -144,8 +152,8 @@ impl Engine {
         );
     }
 
-    /// What the router knows and thinks, how many payments wait for it, and for how many milliseconds
-    /// the first of them has waited.
+    /// What the router knows and thinks, how many payments wait for it, and for how many
+    /// milliseconds the first of them has waited.
     #[must_use]
     pub fn routing(&self, now_ms: u64) -> (RouterView, usize, u64) {
         let first = self.ready.front().and_then(|key| self.payments.get(*key));
@@ -153,17 +161,18 @@ impl Engine {
         (self.router.view(now_ms), self.ready.len(), age_ms)
     }
 
-    /// For how many milliseconds the oldest payment has been accepted, of those that wait and those in
-    /// doubt; a payment that is just being sent is neither. Queues are looked at where they begin: what
-    /// came first is sent first.
+    /// For how many milliseconds the oldest payment has been accepted, of those that wait, are
+    /// being sent or are in doubt.
     #[must_use]
     pub fn oldest_age_ms(&self, now_ms: u64) -> u64 {
-        let payment = |key: &Key| self.payments.get(*key);
         let queues = [&self.undecided, &self.ready].into_iter().chain(&self.pinned);
-        let firsts = queues.filter_map(|queue| queue.iter().find_map(payment));
+        let waiting = queues.flat_map(|queue| queue.iter().take(OLDEST_AMONG));
+        let under_way = self.under_way.iter().map(|(_, key)| key);
+        let meanwhile = self.freed_meanwhile.iter().map(|(call, _)| &call.key);
         let in_doubt = self.doubts.iter().flatten().map(|Reverse((_, key))| key);
-        let doubted = in_doubt.chain(self.looked_up.iter().flatten()).filter_map(payment);
-        firsts.chain(doubted).map(|payment| waited_ms(payment, now_ms)).max().unwrap_or(0)
+        let keys = waiting.chain(under_way).chain(meanwhile).chain(in_doubt);
+        let payments = keys.filter_map(|key| self.payments.get(*key));
+        payments.map(|payment| waited_ms(payment, now_ms)).max().unwrap_or(0)
     }
 
     /// Prepares the record without which a payment must not be sent.

@@ -475,7 +475,7 @@ fn what_a_processor_recorded_counts() {
 }
 
 #[test]
-fn the_oldest_that_waits_or_is_in_doubt_is_known_and_how_old_the_settled_are() {
+fn the_oldest_that_is_not_closed_is_known_and_how_old_the_settled_are() {
     let mut fixture = Fixture::new();
     assert_eq!(fixture.engine.oldest_age_ms(10), 0);
     fixture.accept(1);
@@ -486,7 +486,7 @@ fn the_oldest_that_waits_or_is_in_doubt_is_known_and_how_old_the_settled_are() {
     assert_eq!(fixture.engine.oldest_age_ms(150), 150);
     fixture.turn();
     // Both are being sent.
-    assert_eq!(fixture.engine.oldest_age_ms(200), 0);
+    assert_eq!(fixture.engine.oldest_age_ms(200), 200);
     let [first, second] = fixture.calls[..] else { panic!("{:?}", fixture.calls) };
     fixture.calls.clear();
     fixture.now_ms = 300;
@@ -502,6 +502,48 @@ fn the_oldest_that_waits_or_is_in_doubt_is_known_and_how_old_the_settled_are() {
     let batch = fixture.engine.take_batch(at(500)).unwrap();
     let ages = |count| fixture.engine.settled_ages_ms(&batch, count, 650).collect::<Vec<_>>();
     assert_eq!((ages(0), ages(1)), (vec![], vec![550]));
+}
+
+/// In an outage the oldest payments are those that are posted as probes: told as age 0 while they
+/// are out, the router looked young exactly then.
+#[test]
+fn a_payment_that_is_posted_again_and_again_is_the_oldest_all_the_time() {
+    let mut fixture = Fixture::new();
+    fixture.accept(1);
+    fixture.turn();
+    for _ in 0..3 {
+        let call = fixture.call();
+        assert_eq!(fixture.engine.oldest_age_ms(fixture.now_ms + 5), fixture.now_ms + 5);
+        fixture.now_ms += 100;
+        fixture.answer(&call, CallOutcome::NotRecorded { status: 500 });
+        while fixture.calls.is_empty() {
+            assert_eq!(fixture.engine.oldest_age_ms(fixture.now_ms), fixture.now_ms);
+            fixture.now_ms = fixture.wake_ms.unwrap();
+            fixture.turn();
+        }
+    }
+    let call = fixture.call();
+    fixture.answer(&call, CallOutcome::Recorded);
+    assert_eq!(fixture.engine.oldest_age_ms(fixture.now_ms), 0);
+    assert!(fixture.engine.under_way.is_empty());
+}
+
+/// What comes back goes to the front, so that the oldest is behind the younger ones that came after
+/// it.
+#[test]
+fn the_oldest_of_those_that_came_back_is_known_though_it_is_not_the_first() {
+    let mut fixture = Fixture::new();
+    fixture.has_taken_many(Default);
+    fixture.accept(1);
+    fixture.now_ms = 100;
+    fixture.accept(2);
+    fixture.turn();
+    let [older, younger] = fixture.calls[..] else { panic!("{:?}", fixture.calls) };
+    assert_eq!(older.id, id(1));
+    for call in [older, younger] {
+        fixture.engine.finished(&call, CallOutcome::NotRecorded { status: 500 }, 1, 200);
+    }
+    assert_eq!(fixture.engine.oldest_age_ms(300), 300);
 }
 
 #[test]

@@ -94,8 +94,8 @@ impl Engine {
         written
     }
 
-    /// For how many milliseconds the payments have been accepted that the first `count` records of a batch
-    /// settle.
+    /// For how many milliseconds the payments have been accepted that the first `count` records of
+    /// a batch settle.
     pub fn settled_ages_ms<'a>(
         &'a self,
         batch: &'a Batch,
@@ -144,7 +144,8 @@ impl Engine {
             Event::Dispatched { processor, requested_at } => {
                 let (id, amount) = (record.id, record.amount);
                 let kind = CallKind::Post { requested_at };
-                self.calls.push(Call { key, id, amount, processor, kind });
+                let place = self.under_way.insert(key);
+                self.calls.push(Call { key, id, amount, processor, kind, place });
             }
             Event::Failed { .. } => {}
             Event::Settled { .. } | Event::Refused { .. } | Event::Duplicate => {

@@ -154,11 +154,12 @@ impl Connections {
     }
 
     fn refuse(self: &Rc<Self>, stream: TcpStream) {
+        // One that is closed without an answer is refused for the same reason.
+        self.api.driver.metrics().answered(StatusCode::SERVICE_UNAVAILABLE);
         if self.refusals_count.get() >= REFUSALS_MAX {
             return;
         }
         self.refusals_count.set(self.refusals_count.get() + 1);
-        self.api.driver.metrics().answered(StatusCode::SERVICE_UNAVAILABLE);
         let connections = Rc::clone(self);
         spawn_local(async move {
             let sentence = "too many connections are open";

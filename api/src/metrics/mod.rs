@@ -1,5 +1,5 @@
-//! What an API instance counts of its work. The driver and the connections count; engine and router are
-//! asked for their state when somebody reads the metrics, and know nothing of them.
+//! What an API instance counts of its work. The driver and the connections count; engine and router
+//! are asked for their state when somebody reads the metrics, and know nothing of them.
 //!
 //! Everything here is on the way of every payment, so it is an addition in memory each time.
 
@@ -33,8 +33,8 @@ pub const SETTLE_BOUNDS_US: Bounds = [
     10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// The statuses with which requests are refused.
-const REFUSALS: [StatusCode; 11] = [
+/// The statuses of answers that are no success.
+const REFUSALS: [StatusCode; 10] = [
     StatusCode::BAD_REQUEST,
     StatusCode::FORBIDDEN,
     StatusCode::NOT_FOUND,
@@ -44,7 +44,6 @@ const REFUSALS: [StatusCode; 11] = [
     StatusCode::LENGTH_REQUIRED,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
@@ -161,7 +160,7 @@ impl ApiMetrics {
         self.processors[processor.index()].health.set(Some(health));
     }
 
-    /// Counts a request that is answered with this status, if that refuses it.
+    /// Counts an answer with this status, if it is no success.
     pub fn answered(&self, status: StatusCode) {
         if status.is_success() {
             return;

@@ -14,7 +14,7 @@ use crate::router::{BreakerState, RouterView};
 pub struct Now {
     /// Payments that are not closed.
     pub open_payments: usize,
-    /// How long the oldest of them has been waiting.
+    /// For how long the oldest of them has been accepted.
     pub oldest_age: Duration,
     /// What the router knows.
     pub router: RouterView,
@@ -49,7 +49,7 @@ impl ApiMetrics {
         );
         page.counters(
             "router_requests_refused",
-            "Requests that were refused, by the status of the answer.",
+            "Answers that are no success, by status; look-ups and health are among them.",
             REFUSALS
                 .iter()
                 .zip(&self.refusals)
@@ -90,7 +90,7 @@ impl ApiMetrics {
         );
         page.gauge(
             "router_backlog_oldest_age_seconds",
-            "For how long the oldest payment that waits or is in doubt has been accepted.",
+            "For how long the oldest payment that is not closed has been accepted.",
             now.oldest_age,
         );
         page.histogram(
@@ -174,7 +174,7 @@ impl ApiMetrics {
     fn fill_journal(&self, page: &mut Page, now: &Now) {
         page.gauge(
             "router_accepting",
-            "Whether payments are taken in: 0 while the journal cannot be written or synced.",
+            "Whether the last write and sync of the journal worked, so that payments are taken in.",
             now.is_accepting,
         );
         page.gauge("router_store_connected", "Whether the store is there.", now.is_store_connected);

@@ -164,6 +164,7 @@ mod tests {
             amount: Cents::new(1990),
             processor: Processor::Default,
             kind,
+            place: 0,
         }
     }
 
