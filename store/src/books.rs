@@ -16,7 +16,7 @@ use ledger::journal::{
     segment_file_name, sync_segments,
 };
 use ledger::protocol::PurgeNotice;
-use ledger::volume::Volume;
+use ledger::volume::{Volume, instance_name};
 use ledger::{CorrelationId, RangeMs, TimestampMs, Totals};
 
 use crate::applier::{Applier, Step};
@@ -497,12 +497,21 @@ impl Books {
     /// that, and not read.
     #[must_use]
     pub fn standing(&self) -> BooksStanding {
-        let behind = |state: &Instance| records_behind(&state.disk, state.reader.position()).ok();
+        let behind = |number: u16, state: &Instance| {
+            records_behind(&state.disk, state.reader.position())
+                .inspect_err(|error| {
+                    let name = instance_name(number);
+                    tracing::debug!("cannot look how far the journal of {name} has come: {error}");
+                })
+                .ok()
+        };
         let instances = self.instances.iter();
         BooksStanding {
             read_count: self.read_count,
             unapplied_count: self.unapplied.len() as u64,
-            behind_counts: instances.map(|(number, state)| (*number, behind(state))).collect(),
+            behind_counts: instances
+                .map(|(number, state)| (*number, behind(*number, state)))
+                .collect(),
             segments_count: self.index.segments_count(),
         }
     }

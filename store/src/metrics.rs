@@ -61,7 +61,7 @@ impl StoreMetrics {
         );
         page.gauges(
             "router_store_behind_records",
-            "Records in an API's journal that the store has not read.",
+            "Records in an API's journal that are not read; absent where that cannot be told.",
             books.behind_counts.iter().filter_map(|(instance, count)| {
                 Some((vec![("api", instance_name(*instance))], (*count)?))
             }),

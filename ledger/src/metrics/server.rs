@@ -1,5 +1,5 @@
-//! The socket on which a daemon tells its metrics: whoever connects gets the whole page, and then the
-//! end.
+//! The socket on which a daemon tells its metrics: whoever connects gets the whole page, and then
+//! the end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,21 +21,46 @@ pub const METRICS_SUFFIX: &str = ".metrics";
 /// How long a reader may take. Readers are served one after the other.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The pause before a socket that could not be opened is tried again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+
 /// The pause after the operating system refused a connection, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tells the metrics of this process on a socket from now on. `fill` is called for each reader, on this
-/// thread. Must be called on a [`tokio::runtime::LocalRuntime`].
+/// Tells the metrics of this process on a socket from now on. `fill` is called for each reader, on
+/// this thread. Must be called on a [`tokio::runtime::LocalRuntime`].
 ///
-/// A process that cannot open the socket says so and works on: payments matter more, and whoever reads
-/// metrics sees that there are none.
+/// A process that cannot open the socket says so, works on and tries again: payments matter more,
+/// and whoever reads metrics sees that there are none.
 pub fn publish(path: &Path, fill: impl Fn(&mut Page) + 'static) {
-    match listen(path) {
-        Ok(listener) => drop(spawn_local(serve(listener, fill))),
-        Err(error) => tracing::warn!(
-            "the metrics of this process cannot be read, and it works on without: {}: {error}",
+    let listening = listen(path);
+    if let Err(error) = &listening {
+        tracing::warn!(
+            "the metrics of this process cannot be read, and it works on and tries again: {}: {error}",
             path.display()
-        ),
+        );
+    }
+    let path = path.to_owned();
+    spawn_local(async move {
+        let listener = match listening {
+            Ok(listener) => listener,
+            Err(_) => listen_later(&path).await,
+        };
+        serve(listener, fill).await;
+    });
+}
+
+/// Listens as soon as that is possible, for example once the folder is there.
+async fn listen_later(path: &Path) -> PrivateListener {
+    loop {
+        sleep(LISTEN_PAUSE).await;
+        match listen(path) {
+            Ok(listener) => {
+                tracing::info!("the metrics of this process can be read at {}", path.display());
+                return listener;
+            }
+            Err(error) => tracing::debug!("no metrics yet: {}: {error}", path.display()),
+        }
     }
 }
 
@@ -110,6 +135,22 @@ mod tests {
                 assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
                 assert!(text.ends_with("# EOF\n"), "{text}");
             }
+        });
+    }
+
+    /// The balancer was started before the folder was there, and had no metrics for life.
+    #[test]
+    fn a_folder_that_comes_later_gets_the_socket() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let run = folder.path().join("run");
+            let path = run.join("daemon.metrics");
+            publish(&path, |page| page.counter("router_late", "Late", 1_u64));
+            std::fs::create_dir(&run).unwrap();
+            while !path.exists() {
+                sleep(Duration::from_millis(10)).await;
+            }
+            assert!(read(&path).await.contains("router_late_total 1"));
         });
     }
 
