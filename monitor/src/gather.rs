@@ -1,8 +1,8 @@
 //! Asks every daemon for its metrics, all at the same time.
 //!
-//! A daemon is known by its socket `DIR/run/NAME.metrics`, or by the lock beside it, which stays when the
-//! daemon has ended in order. So a daemon that was ever started is told as down until that file is
-//! removed.
+//! A daemon is known by its socket `DIR/run/NAME.metrics`, or by the lock beside it, which stays
+//! when the daemon has ended in order. So a daemon that was ever started is told as down until that
+//! file is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,10 +32,10 @@ pub const DAEMONS_MAX: usize = 64;
 /// Why nothing is known of a daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonDown {
-    /// It cannot be connected to.
-    #[error("it has ended: {0}")]
+    /// Nobody listens at its socket.
+    #[error("it has ended, or is still starting: {0}")]
     Gone(io::Error),
-    /// The connection breaks, or is not with a process of the same user.
+    /// It cannot be connected to, the connection breaks, or is not with a process of the same user.
     #[error("it cannot be read: {0}")]
     Broken(io::Error),
     /// It does not answer in time.
@@ -110,7 +110,7 @@ fn known_daemons(run: &Path) -> Result<BTreeSet<String>, GatherError> {
         let name = entry.map_err(failed)?.file_name();
         let Some(name) = name.to_str() else { continue };
         let name = name.strip_suffix(LOCK_SUFFIX).unwrap_or(name);
-        if let Some(daemon) = name.strip_suffix(METRICS_SUFFIX) {
+        if let Some(daemon) = name.strip_suffix(METRICS_SUFFIX).filter(|daemon| is_name(daemon)) {
             daemons.insert(daemon.to_owned());
         }
         if daemons.len() > DAEMONS_MAX {
@@ -118,6 +118,12 @@ fn known_daemons(run: &Path) -> Result<BTreeSet<String>, GatherError> {
         }
     }
     Ok(daemons)
+}
+
+/// Other names are of files that are no daemon's, and would be in the way in a table.
+fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_part)
 }
 
 async fn read(path: &Path) -> Result<Vec<Family>, DaemonDown> {
@@ -130,7 +136,7 @@ async fn read(path: &Path) -> Result<Vec<Family>, DaemonDown> {
 }
 
 async fn answer(path: &Path) -> Result<Vec<u8>, DaemonDown> {
-    let stream = UnixStream::connect(path).await.map_err(DaemonDown::Gone)?;
+    let stream = UnixStream::connect(path).await.map_err(unconnected)?;
     check_peer(stream.as_fd()).map_err(DaemonDown::Broken)?;
     let mut bytes = Vec::new();
     let limit = ANSWER_BYTES_MAX as u64 + 1;
@@ -141,21 +147,36 @@ async fn answer(path: &Path) -> Result<Vec<u8>, DaemonDown> {
     Ok(bytes)
 }
 
-/// A name means one thing in a text of all daemons: who means another by it than those before is not
-/// understood.
+/// Why a daemon cannot be connected to.
+fn unconnected(error: io::Error) -> DaemonDown {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => DaemonDown::Gone(error),
+        // More wait to be accepted than the socket takes.
+        io::ErrorKind::WouldBlock => DaemonDown::Silent,
+        _ => DaemonDown::Broken(error),
+    }
+}
+
+/// A name means one thing in a text of all daemons: who means another by it than those before is
+/// not understood.
 fn refuse_conflicts(readings: &mut [Reading]) {
-    let mut kinds = BTreeMap::new();
+    let mut owners: BTreeMap<String, (String, Kind)> = BTreeMap::new();
     for reading in readings {
         let Ok(families) = &reading.families else { continue };
-        let conflict = families
-            .iter()
-            .find(|family| kinds.get(&family.name).is_some_and(|kind| *kind != family.kind));
+        let owner = |family: &Family| (family.name.clone(), family.kind);
+        let is_taken = |family: &Family, name: &String| {
+            owners.get(name).is_some_and(|other| *other != owner(family))
+        };
+        let conflict =
+            families.iter().find(|family| family.names().any(|name| is_taken(family, &name)));
         if let Some(Family { name, kind, .. }) = conflict {
             let down = DaemonDown::Conflict { name: name.clone(), kind: *kind };
             reading.families = Err(down);
             continue;
         }
-        kinds.extend(families.iter().map(|family| (family.name.clone(), family.kind)));
+        for family in families {
+            owners.extend(family.names().map(|name| (name, owner(family))));
+        }
     }
 }
 
@@ -206,7 +227,8 @@ mod tests {
             answering(&metrics_socket(run, "hangs"), whole, false);
             answering(&metrics_socket(run, "long"), "a".repeat(ANSWER_BYTES_MAX + 1), true);
             drop(UnixListener::bind(metrics_socket(run, "killed")).unwrap());
-            for other in ["ended.metrics.lock", "store.sock", "store.sock.lock", "lb.pid"] {
+            let others = ["store.sock", "store.sock.lock", "lb.pid", ".metrics", "a b.metrics"];
+            for other in others.into_iter().chain(["ended.metrics.lock"]) {
                 std::fs::write(run.join(other), "").unwrap();
             }
             for round in 1..=2_u64 {
@@ -222,9 +244,9 @@ mod tests {
                     format!("api-1: {round}"),
                     "breaks-off is down: its answer is not understood: it breaks off".to_owned(),
                     "conflict is down: it calls router_asked a gauge".to_owned(),
-                    "ended is down: it has ended".to_owned(),
+                    "ended is down: it has ended, or is still starting: No such file".to_owned(),
                     "hangs is down: it does not answer within 1s".to_owned(),
-                    "killed is down: it has ended: Connection refused".to_owned(),
+                    "killed is down: it has ended, or is still starting: Connection ref".to_owned(),
                     "long is down: it answers more than 1048576 bytes".to_owned(),
                 ];
                 // The stand-ins answer once.
@@ -235,6 +257,46 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn why_a_daemon_cannot_be_connected_to_is_told_as_it_is() {
+        for (kind, sentence) in [
+            (io::ErrorKind::NotFound, "it has ended, or is still starting: "),
+            (io::ErrorKind::ConnectionRefused, "it has ended, or is still starting: "),
+            (io::ErrorKind::WouldBlock, "it does not answer within 1s"),
+            (io::ErrorKind::PermissionDenied, "it cannot be read: permission denied"),
+        ] {
+            let told = unconnected(kind.into()).to_string();
+            assert!(told.starts_with(sentence), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_be_written_as_anothers_is_a_conflict() {
+        let family = |name: &str, kind| {
+            let (name, help) = (name.to_owned(), String::new());
+            Family { name, kind, help, samples: Vec::new() }
+        };
+        let reading = |daemon: &str, name, kind| Reading {
+            daemon: daemon.to_owned(),
+            families: Ok(vec![family(name, kind)]),
+        };
+        let counter = ("a", Kind::Counter);
+        for (other, is_refused) in [
+            (counter, false),
+            (("a", Kind::Gauge), true),
+            (("a_total", Kind::Gauge), true),
+            (("b", Kind::Gauge), false),
+        ] {
+            for [first, second] in [[counter, other], [other, counter]] {
+                let mut readings =
+                    [reading("one", first.0, first.1), reading("two", second.0, second.1)];
+                refuse_conflicts(&mut readings);
+                assert!(readings[0].families.is_ok());
+                assert_eq!(readings[1].families.is_err(), is_refused, "{first:?}, {second:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,8 @@
-//! One text of what all daemons tell: each family once, each sample with the label of its daemon, and
-//! `router_up` for every daemon that is known.
+//! One text of what all daemons tell: each family once, each sample with the label of its daemon,
+//! and `router_up` for every daemon that is known.
 
 use crate::gather::Reading;
-use crate::text::{DAEMON_LABEL, Family, Kind, Sample};
-
-/// The name of the family that tells which daemons answer.
-pub const UP: &str = "router_up";
+use crate::text::{DAEMON_LABEL, Family, Kind, Sample, UP};
 
 /// Merges what was read.
 #[must_use]

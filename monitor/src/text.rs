@@ -1,9 +1,9 @@
-//! The text format of metrics: read as the daemons write it (`OpenMetrics` 1.0), written as Prometheus and
-//! everything like it reads it (the text format 0.0.4).
+//! The text format of metrics: read as the daemons write it (`OpenMetrics` 1.0), written as
+//! Prometheus and everything like it reads it (the text format 0.0.4).
 //!
-//! The two differ little: in the second one the family of a counter has the `_total` of its samples in its
-//! name, and there is no `# EOF`. A text that is not whole, or has anything in it that is not understood, is
-//! refused as a whole, with the number of the line.
+//! The two differ little: in the second one the family of a counter has the `_total` of its samples
+//! in its name, and there is no `# EOF`. A text that is not whole, or has anything in it that is
+//! not understood, is refused as a whole, with the number of the line.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,6 +14,15 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The label that tells of which daemon a sample is. No daemon may use it itself.
 pub const DAEMON_LABEL: &str = "daemon";
+
+/// The name of the family that tells which daemons answer. No daemon may tell it itself.
+pub const UP: &str = "router_up";
+
+/// Families that a daemon may tell.
+pub const FAMILIES_MAX: usize = 512;
+
+/// Labels that a sample may have.
+pub const LABELS_MAX: usize = 16;
 
 /// The last line of a text that is whole.
 const END: &str = "# EOF";
@@ -93,6 +102,16 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
+impl Family {
+    /// All names that nobody else may use: its own, and those of its samples, by which the text
+    /// that is written calls it.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let suffixes = self.kind.suffixes().iter().filter(|suffix| !suffix.is_empty());
+        let of_samples = suffixes.map(|suffix| format!("{}{suffix}", self.name));
+        std::iter::once(self.name.clone()).chain(of_samples)
+    }
+}
+
 /// Why a text is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TextError {
@@ -132,6 +151,8 @@ pub fn parse(text: &str) -> Result<Vec<Family>, TextError> {
 struct Reader {
     families: Vec<Family>,
     names: BTreeSet<String>,
+    /// The suffixes and labels of the last family's samples.
+    series: BTreeSet<(&'static str, Labels)>,
     /// Of a family whose type was not read yet.
     help: Option<(String, String)>,
 }
@@ -148,7 +169,13 @@ impl Reader {
             Err("is a comment that is not understood")
         } else {
             let family = self.families.last_mut().ok_or("has a sample of no family")?;
-            family.samples.push(sample(line, family)?);
+            let sample = sample(line, family)?;
+            let mut labels = sample.labels.clone();
+            labels.sort_unstable();
+            if !self.series.insert((sample.suffix, labels)) {
+                return Err("has a sample that was there before");
+            }
+            family.samples.push(sample);
             Ok(())
         }
     }
@@ -163,10 +190,18 @@ impl Reader {
             Some((of, help)) if of == name => help,
             _ => return Err("has the type of a family without a help line before it"),
         };
-        if !self.names.insert(name.to_owned()) {
-            return Err("begins a family that was there before");
+        if name == UP {
+            return Err("tells whether the daemon answers, which is for the monitor to tell");
         }
-        self.families.push(Family { name: name.to_owned(), kind, help, samples: Vec::new() });
+        if self.families.len() == FAMILIES_MAX {
+            return Err("begins a family more than a daemon may tell");
+        }
+        let family = Family { name: name.to_owned(), kind, help, samples: Vec::new() };
+        if !family.names().all(|name| self.names.insert(name)) {
+            return Err("begins a family that was there before, or with a name of another");
+        }
+        self.families.push(family);
+        self.series.clear();
         Ok(())
     }
 }
@@ -199,6 +234,9 @@ fn labels(mut rest: &str) -> Result<(Labels, &str), &'static str> {
         }
         if name == DAEMON_LABEL || labels.iter().any(|(other, _)| other == name) {
             return Err("has a label that it must not have, or has it twice");
+        }
+        if labels.len() == LABELS_MAX {
+            return Err("has more labels than a sample may have");
         }
         let (value, after) = unquoted(after)?;
         labels.push((name.to_owned(), value));
@@ -315,8 +353,37 @@ mod tests {
             ("a{1=\"1\"} 1", "name that is none"),
             ("a{x=\"1\",x=\"1\"} 1", "must not have"),
             ("a{daemon=\"api-9\"} 1", "must not have"),
+            ("a 1\na 2", "line 4 has a sample that was there"),
+            ("a{x=\"1\",y=\"2\"} 1\na{y=\"2\",x=\"1\"} 1", "line 4 has a sample that was there"),
         ] {
             refused(&format!("{HEAD}{line}\n# EOF\n"), part);
+        }
+    }
+
+    #[test]
+    fn a_daemon_tells_no_more_than_it_may_and_nothing_that_is_not_its_own() {
+        let family = |name: &str, kind: &str| format!("# HELP {name} A\n# TYPE {name} {kind}\n");
+        let families = |count| (0..count).map(|at| family(&format!("a{at}"), "gauge")).collect();
+        let enough: String = families(FAMILIES_MAX);
+        assert_eq!(parse(&format!("{enough}# EOF\n")).unwrap().len(), FAMILIES_MAX);
+        let many: String = families(FAMILIES_MAX + 1);
+        refused(&format!("{many}# EOF\n"), "line 1026 begins a family more than");
+
+        let sample = |count| {
+            let labels: Vec<_> = (0..count).map(|at| format!("l{at}=\"1\"")).collect();
+            format!("{HEAD}a{{{}}} 1\n# EOF\n", labels.join(","))
+        };
+        assert!(parse(&sample(LABELS_MAX)).is_ok());
+        refused(&sample(LABELS_MAX + 1), "line 3 has more labels");
+
+        refused(&format!("{}# EOF\n", family("router_up", "gauge")), "for the monitor to tell");
+        for (one, other) in [
+            (("b", "counter"), ("b_total", "gauge")),
+            (("b_total", "gauge"), ("b", "counter")),
+            (("b", "histogram"), ("b_sum", "gauge")),
+        ] {
+            let text = format!("{}{}# EOF\n", family(one.0, one.1), family(other.0, other.1));
+            refused(&text, "line 4 begins a family that was there before, or with a name of");
         }
     }
 

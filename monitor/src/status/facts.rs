@@ -43,11 +43,12 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// The sum of whole numbers, of counters or gauges.
+    /// The sum of whole numbers, of counters or gauges, or the most that there is of it.
     #[must_use]
     pub fn sum(self, family: &str, labels: &[(&str, &str)]) -> u64 {
         let samples = self.samples(family, labels);
-        samples.filter_map(|(_, sample)| sample.value.parse::<u64>().ok()).sum()
+        let counts = samples.filter_map(|(_, sample)| sample.value.parse::<u64>().ok());
+        counts.fold(0, u64::saturating_add)
     }
 
     /// The greatest value, if there is one.
@@ -130,6 +131,8 @@ mod tests {
         assert_eq!((facts.sum("a", &[]), facts.sum("a", &[("p", "y")])), (33, 22));
         assert_eq!((facts.max("b", &[]), facts.max("c", &[])), (Some(0.5), None));
         assert_eq!(facts.zero_at("b", &[]).collect::<Vec<_>>(), ["b"]);
+        let most = [reading("a", &text(u64::MAX, 0, "0")), reading("b", &text(1, 0, "0"))];
+        assert_eq!(Facts::of(&most).sum("a", &[]), u64::MAX);
     }
 
     #[test]
