@@ -135,7 +135,9 @@ pub fn instance_name(instance: u16) -> String {
     format!("{INSTANCE_PREFIX}{instance}")
 }
 
-fn instance_number(name: &str) -> Option<u16> {
+/// The number of an API instance of this name; none where it is no API's.
+#[must_use]
+pub fn instance_number(name: &str) -> Option<u16> {
     let instance = name.strip_prefix(INSTANCE_PREFIX)?.parse().ok()?;
     (instance > 0 && instance_name(instance) == name).then_some(instance)
 }

@@ -1,8 +1,9 @@
 //! The monitor's process.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use ledger::daemon::{EXIT_USAGE, settings_from};
+use ledger::daemon::{EXIT_SOFTWARE, EXIT_USAGE, settings_from};
 
 const HELP: &str = "\
 Gathers the metrics of the router's daemons from their sockets in DIR/run.
@@ -18,17 +19,19 @@ fn main() -> ExitCode {
     match arguments.get(1).and_then(|argument| argument.to_str()) {
         Some("serve") => monitor::serve::main(&settings_from(of_command())),
         Some("status") => monitor::status::main(&settings_from(of_command())),
-        Some("--help" | "-h") => {
-            println!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        Some("--version" | "-V") => {
-            println!("monitor {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+        Some("--help" | "-h") => told(HELP),
+        Some("--version" | "-V") => told(concat!("monitor ", env!("CARGO_PKG_VERSION"))),
         _ => {
             eprintln!("{HELP}");
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// Prints a text. Where nobody reads it, that is told by the exit code.
+fn told(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(EXIT_SOFTWARE),
     }
 }

@@ -9,8 +9,8 @@ use ledger::daemon::{LogSettings, Settings};
 /// Answers GET /metrics with the metrics of all daemons of a router, in Prometheus' text format.
 ///
 /// Each time it is asked it asks every daemon over its socket in DIR/run, and gives each sample the
-/// label `daemon`. `router_up` tells which daemons answered within a second. While nobody asks, nothing
-/// is done.
+/// label `daemon`. `router_up` tells which daemons answered within a second. While nobody asks,
+/// nothing is done, and who asks within 250 ms after another gets what that one got.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "monitor serve", version, about, long_about)]
 pub struct ServeSettings {
@@ -38,9 +38,10 @@ impl Settings for ServeSettings {
 const STATUS_HELP: &str = "\
 Exit code:
   0  all is well
-  1  degraded: a daemon is down, a breaker is not closed, the store is away or far behind, payments
-     wait for more than 30 s, or none is taken in. Each reason is told
-  2  it cannot be told: no daemon was ever started in DIR
+  1  degraded: a daemon is down or missing, a breaker is not closed while its processor says that it
+     fails or payments wait, the store is away or far behind, a payment waits for more than 30 s, or an
+     API takes none. Each reason is told
+  2  it cannot be told: no daemon was ever started in DIR, or the look was broken off
 
 Examples:
   monitor status                     # once
@@ -50,7 +51,8 @@ Examples:
 
 /// Says how the router is, from the metrics of its daemons in DIR/run.
 ///
-/// It asks the daemons itself and needs no `monitor serve`. Counts are since each daemon was started.
+/// It asks the daemons itself and needs no `monitor serve`. Counts are since each daemon was
+/// started.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "monitor status", version, about, long_about, after_help = STATUS_HELP)]
 pub struct StatusSettings {

@@ -1,5 +1,5 @@
-//! `monitor status`: how the router is, for people on one screen and for scripts as JSON, and in the exit
-//! code for both.
+//! `monitor status`: how the router is, for people on one screen and for scripts as JSON, and in
+//! the exit code for both.
 
 pub mod facts;
 pub mod model;
@@ -61,7 +61,8 @@ pub fn main(settings: &StatusSettings) -> ExitCode {
     }
 }
 
-/// Looks and prints, again and again if that is wanted. Gives the health as of the last look.
+/// Looks and prints, again and again if that is wanted. Gives the health as of the last look; it is
+/// not known where a look was broken off.
 async fn watch(
     settings: &StatusSettings,
     shutdown: impl Future<Output = io::Result<()>>,
@@ -70,7 +71,12 @@ async fn watch(
     let clock = Monotonic::start();
     let (mut before, mut looked_at) = (None, Duration::ZERO);
     loop {
-        let mut status = look(settings).await?;
+        let mut status = tokio::select! {
+            status = look(settings) => status?,
+            told = &mut shutdown => {
+                return told.map(|()| Health::Unknown).map_err(StatusError::Start);
+            }
+        };
         let now = clock.elapsed();
         if let Some(before) = &before {
             status.compare(before, now.saturating_sub(looked_at).as_secs_f64());

@@ -1,14 +1,15 @@
-//! How the router is, as a pure function of what its daemons told: the figures, and a sentence for each
-//! thing that is not well.
+//! How the router is, as a pure function of what its daemons told: the figures, and a sentence for
+//! each thing that is not well.
 
+use ledger::volume::instance_number;
 use ledger::{Cents, Processor};
 use serde::Serialize;
 
 use super::facts::{Facts, Quantiles};
 use crate::gather::Reading;
 
-/// Payments that wait for longer make the router degraded, in seconds. It is what a payment may wait for
-/// the cheaper processor unless set otherwise.
+/// Payments that wait for longer make the router degraded, in seconds. It is what a payment may
+/// wait for the cheaper processor unless set otherwise.
 pub const BACKLOG_AGE_MAX_S: f64 = 30.0;
 
 /// A store that is further behind the journals makes the router degraded, in records.
@@ -34,9 +35,12 @@ pub struct Status {
     pub health: Health,
     /// What is not well, a sentence each.
     pub problems: Vec<String>,
-    /// Payments, over all APIs since each was started.
-    pub payments: Payments,
-    /// By [`Processor::index`].
+    /// Of how many APIs something is known.
+    pub apis: Apis,
+    /// Payments, over all APIs that answer, since each was started. Nothing is known where none
+    /// does.
+    pub payments: Option<Payments>,
+    /// By [`Processor::index`], as far as the APIs that answer know. None where none does.
     pub processors: Vec<ProcessorStatus>,
     /// The store, if it answers.
     pub store: Option<StoreStatus>,
@@ -44,6 +48,15 @@ pub struct Status {
     pub daemons: Vec<DaemonStatus>,
     /// What went on since the last look, where there was one.
     pub rates: Option<Rates>,
+}
+
+/// The APIs.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct Apis {
+    pub known: usize,
+    pub answering: usize,
 }
 
 /// Payments.
@@ -57,7 +70,7 @@ pub struct Payments {
     pub duplicate: u64,
     /// Accepted and not closed.
     pub backlog: u64,
-    /// For how long the oldest of them that waits has been accepted.
+    /// For how long the oldest of them has been accepted.
     pub oldest_age_s: f64,
     /// From a payment read to its 202.
     pub accept_p50_ms: Option<f64>,
@@ -98,8 +111,9 @@ impl ProcessorStatus {
 #[derive(Serialize, Clone, PartialEq, Debug)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreStatus {
-    /// Records in the journals that it has not read.
-    pub behind_records: u64,
+    /// Records in the journals that it has not read. Not known while that cannot be told of each
+    /// API's.
+    pub behind_records: Option<u64>,
     /// Settled payments that it has read and that are not in its database.
     pub unapplied_payments: u64,
 }
@@ -120,6 +134,44 @@ pub struct DaemonStatus {
     pub started_at_s: Option<f64>,
     /// The CPUs that it used since the last look, where there was one.
     pub cpus: Option<f64>,
+    /// What it counts, if it is an API that answers.
+    #[serde(skip)]
+    pub counts: Option<Counts>,
+}
+
+/// What an API counts, since it was started or between two looks.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub accepted: u64,
+    pub settled: u64,
+    pub refused: u64,
+}
+
+impl Counts {
+    /// What was added since an earlier look. One that has begun anew since then counts all that it
+    /// has.
+    fn since(self, before: Self, is_anew: bool) -> Self {
+        let fell = self.accepted < before.accepted
+            || self.settled < before.settled
+            || self.refused < before.refused;
+        if is_anew || fell {
+            return self;
+        }
+        Self {
+            accepted: self.accepted - before.accepted,
+            settled: self.settled - before.settled,
+            refused: self.refused - before.refused,
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            accepted: self.accepted.saturating_add(other.accepted),
+            settled: self.settled.saturating_add(other.settled),
+            refused: self.refused.saturating_add(other.refused),
+        }
+    }
 }
 
 /// What went on since the last look.
@@ -132,24 +184,42 @@ pub struct Rates {
     pub refused_per_s: f64,
 }
 
+/// The name of the store's daemon.
+const STORE: &str = "store";
+
+/// A breaker that lets everything through.
+const CLOSED: &str = "closed";
+/// A breaker of which no API tells.
+const UNKNOWN: &str = "unknown";
+
 /// Breakers, the worst last.
 const BREAKERS: [(&str, &str); 3] =
-    [("closed", "closed"), ("half_open", "half-open"), ("open", "open")];
+    [("closed", CLOSED), ("half_open", "half-open"), ("open", "open")];
 
 impl Status {
     /// What these readings say.
     #[must_use]
     pub fn of(readings: &[Reading]) -> Self {
         let facts = Facts::of(readings);
+        let daemons: Vec<_> =
+            readings.iter().map(|reading| DaemonStatus::of(facts, reading)).collect();
+        let apis: Vec<_> = daemons.iter().filter(|daemon| daemon.is_api()).collect();
+        let names: Vec<_> = apis.iter().map(|daemon| daemon.name.as_str()).collect();
+        let is_known = apis.iter().any(|daemon| daemon.up);
+        let processors = Processor::ALL.into_iter().filter(|_| is_known);
         let mut status = Self {
             health: Health::Unknown,
             problems: Vec::new(),
-            payments: Payments::of(facts),
-            processors: Processor::ALL
+            apis: Apis {
+                known: apis.len(),
+                answering: apis.iter().filter(|daemon| daemon.up).count(),
+            },
+            payments: is_known.then(|| Payments::of(facts)),
+            processors: processors
                 .map(|processor| ProcessorStatus::of(facts, &processor.to_string()))
-                .to_vec(),
-            store: StoreStatus::of(facts),
-            daemons: readings.iter().map(|reading| DaemonStatus::of(facts, reading)).collect(),
+                .collect(),
+            store: StoreStatus::of(facts, &names),
+            daemons,
             rates: None,
         };
         status.problems = status.problems(facts);
@@ -161,28 +231,40 @@ impl Status {
         status
     }
 
-    /// Adds what went on since an earlier look, `seconds` ago. A daemon that was started in between has
-    /// counted since then only.
+    /// Adds what went on since an earlier look, `seconds` ago, at the daemons that answered both
+    /// times: what another one has counted is of an unknown time. A daemon that was started in
+    /// between has counted since then only.
     pub fn compare(&mut self, before: &Self, seconds: f64) {
-        let per_s = |now: u64, before: u64| count(now.saturating_sub(before)) / seconds;
-        self.rates = Some(Rates {
-            accepted_per_s: per_s(self.payments.accepted, before.payments.accepted),
-            settled_per_s: per_s(self.payments.settled, before.payments.settled),
-            refused_per_s: per_s(self.payments.refused, before.payments.refused),
-        });
+        let mut gained: Option<Counts> = None;
         for daemon in &mut self.daemons {
             let before = before.daemons.iter().find(|other| other.name == daemon.name);
-            let cpu_before_s = before.and_then(|before| before.cpu_s);
-            let spent_s = daemon.cpu_s.zip(cpu_before_s).map(|(now, before)| now - before);
-            daemon.cpus = spent_s.map(|spent_s| spent_s.max(0.0) / seconds);
+            let Some(before) = before else { continue };
+            let is_anew = daemon.started_at_s != before.started_at_s;
+            if let (Some(now), Some(before)) = (daemon.counts, before.counts) {
+                let of_daemon = now.since(before, is_anew);
+                gained = Some(gained.unwrap_or_default().plus(of_daemon));
+            }
+            daemon.cpus = daemon.cpu_s.zip(before.cpu_s).map(|(now_s, before_s)| {
+                let spent_s = if is_anew || now_s < before_s { now_s } else { now_s - before_s };
+                spent_s / seconds
+            });
         }
+        self.rates = gained.map(|gained| Rates {
+            accepted_per_s: count(gained.accepted) / seconds,
+            settled_per_s: count(gained.settled) / seconds,
+            refused_per_s: count(gained.refused) / seconds,
+        });
     }
 
-    /// Whether the store has much to read. One that was asked nothing for a while may have, and reads on
-    /// once its metrics are read.
+    /// Whether the store has much to read. One that was asked nothing for a while may have, and
+    /// reads on once its metrics are read.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.store.as_ref().is_some_and(|store| store.behind_records > BEHIND_RECORDS_MAX)
+        self.records_behind().is_some_and(|records| records > BEHIND_RECORDS_MAX)
+    }
+
+    fn records_behind(&self) -> Option<u64> {
+        self.store.as_ref()?.behind_records
     }
 
     fn problems(&self, facts: Facts<'_>) -> Vec<String> {
@@ -190,6 +272,14 @@ impl Status {
         for daemon in &self.daemons {
             if let Some(why) = &daemon.why {
                 problems.push(format!("{} is down: {why}", daemon.name));
+            }
+        }
+        if !self.daemons.is_empty() {
+            if self.apis.known == 0 {
+                problems.push("no API is known".to_owned());
+            }
+            if !self.daemons.iter().any(|daemon| daemon.name == STORE) {
+                problems.push("no store is known".to_owned());
             }
         }
         for api in facts.zero_at("router_accepting", &[]) {
@@ -206,20 +296,26 @@ impl Status {
             }
         }
         for processor in &self.processors {
-            if processor.breaker != "closed" {
+            // A breaker closes with the next call that succeeds, which there is not while nothing
+            // is to be sent: then it is no problem.
+            let matters = processor.failing == Some(true) || self.backlog() > 0;
+            if matters && !matches!(processor.breaker, CLOSED | UNKNOWN) {
                 let ProcessorStatus { name, breaker, .. } = processor;
                 problems.push(format!("the breaker of the {name} processor is {breaker}"));
             }
         }
-        let oldest_age_s = self.payments.oldest_age_s;
+        let oldest_age_s = self.payments.as_ref().map_or(0.0, |payments| payments.oldest_age_s);
         if oldest_age_s > BACKLOG_AGE_MAX_S {
             problems.push(format!("a payment has waited for {oldest_age_s:.0} s"));
         }
-        if let Some(store) = self.store.as_ref().filter(|_| self.is_behind()) {
-            let records = store.behind_records;
+        if let Some(records) = self.records_behind().filter(|_| self.is_behind()) {
             problems.push(format!("the store is {records} records behind the journals"));
         }
         problems
+    }
+
+    fn backlog(&self) -> u64 {
+        self.payments.as_ref().map_or(0, |payments| payments.backlog)
     }
 }
 
@@ -255,7 +351,7 @@ impl ProcessorStatus {
         let failing = facts.max("router_processor_failing", &labels);
         Self {
             name: name.to_owned(),
-            breaker: worst.map_or("unknown", |(_, words)| words),
+            breaker: worst.map_or(UNKNOWN, |(_, words)| words),
             failing: failing.map(|failing| failing > 0.0),
             min_response_ms: min_response_s.map(|seconds| seconds * 1e3),
             in_flight: facts.sum("router_in_flight_calls", &labels),
@@ -268,21 +364,34 @@ impl ProcessorStatus {
 }
 
 impl StoreStatus {
-    fn of(facts: Facts<'_>) -> Option<Self> {
+    fn of(facts: Facts<'_>, apis: &[&str]) -> Option<Self> {
+        const BEHIND: &str = "router_store_behind_records";
         facts.samples("router_store_apis", &[]).next()?;
+        let is_told = |api: &&str| facts.samples(BEHIND, &[("api", api)]).next().is_some();
         Some(Self {
-            behind_records: facts.sum("router_store_behind_records", &[]),
+            behind_records: apis.iter().all(is_told).then(|| facts.sum(BEHIND, &[])),
             unapplied_payments: facts.sum("router_store_unapplied_payments", &[]),
         })
     }
 }
 
 impl DaemonStatus {
+    fn is_api(&self) -> bool {
+        instance_number(&self.name).is_some()
+    }
+
     fn of(facts: Facts<'_>, reading: &Reading) -> Self {
         let value = |family: &str| {
             let mut samples = facts.samples(family, &[]);
             samples.find(|(daemon, _)| *daemon == reading.daemon).map(|(_, sample)| &sample.value)
         };
+        let of_daemon = Facts::of(std::slice::from_ref(reading));
+        let counts = || Counts {
+            accepted: of_daemon.sum("router_payments_accepted", &[]),
+            settled: of_daemon.sum("router_payments_settled", &[]),
+            refused: of_daemon.sum("router_payments_refused", &[]),
+        };
+        let has_counts = of_daemon.samples("router_payments_accepted", &[]).next().is_some();
         Self {
             name: reading.daemon.clone(),
             up: reading.families.is_ok(),
@@ -292,6 +401,7 @@ impl DaemonStatus {
             cpu_s: value("process_cpu_seconds").and_then(|text| text.parse().ok()),
             started_at_s: value("process_start_time_seconds").and_then(|text| text.parse().ok()),
             cpus: None,
+            counts: has_counts.then(counts),
         }
     }
 }
@@ -300,7 +410,8 @@ fn milliseconds(quantiles: Option<Quantiles>) -> (Option<f64>, Option<f64>) {
     (quantiles.map(|of| of.p50_s * 1e3), quantiles.map(|of| of.p99_s * 1e3))
 }
 
-/// A count to be reckoned with; nothing counts more than four thousand million things between two looks.
+/// A count to be reckoned with; nothing counts more than four thousand million things between two
+/// looks.
 fn count(count: u64) -> f64 {
     u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
 }
@@ -362,21 +473,40 @@ pub(super) mod tests {
                     ],
                 ),
                 ("router_processor_failing", "gauge", &[("{processor=\"default\"}", "0")]),
+                ("process_start_time_seconds", "gauge", &[("", "1000.25")]),
                 ("process_resident_memory_bytes", "gauge", &[("", "12582912")]),
                 ("process_cpu_seconds", "counter", &[("", "1.5")]),
             ],
         )
     }
 
-    pub const CLOSED: [&str; 3] = ["1", "0", "0"];
+    pub const ALL_CLOSED: [&str; 3] = ["1", "0", "0"];
     const OPEN: [&str; 3] = ["0", "0", "1"];
+
+    /// The reading with this value in all samples of a family.
+    fn with(mut reading: Reading, name: &str, value: &str) -> Reading {
+        let families = reading.families.as_mut().unwrap().iter_mut();
+        let family = families.into_iter().find(|family| family.name == name).unwrap();
+        for sample in &mut family.samples {
+            value.clone_into(&mut sample.value);
+        }
+        reading
+    }
+
+    pub fn silent(daemon: &str) -> Reading {
+        Reading { daemon: daemon.to_owned(), families: Err(DaemonDown::Silent) }
+    }
 
     fn store(behind: &str) -> Reading {
         reading(
             "store",
             &[
                 ("router_store_apis", "gauge", &[("", "2")]),
-                ("router_store_behind_records", "gauge", &[("{api=\"api-1\"}", behind)]),
+                (
+                    "router_store_behind_records",
+                    "gauge",
+                    &[("{api=\"api-1\"}", behind), ("{api=\"api-2\"}", "0")],
+                ),
             ],
         )
     }
@@ -384,13 +514,13 @@ pub(super) mod tests {
     #[test]
     fn payments_are_summed_and_a_router_without_problems_is_well() {
         let well = [
-            api("api-1", "6", CLOSED, "1.5", "1"),
-            api("api-2", "7", CLOSED, "0.0", "1"),
+            api("api-1", "6", ALL_CLOSED, "1.5", "1"),
+            api("api-2", "7", ALL_CLOSED, "0.0", "1"),
             store("9"),
         ];
         let status = Status::of(&well);
         assert_eq!((status.health, status.problems), (Health::Well, vec![]));
-        let Payments { accepted, settled, backlog, oldest_age_s, .. } = status.payments;
+        let Payments { accepted, settled, backlog, oldest_age_s, .. } = status.payments.unwrap();
         assert_eq!((accepted, settled, backlog), (13, 12, 6));
         assert!((oldest_age_s - 1.5).abs() < 1e-9);
         let [default, fallback] = &status.processors[..] else { panic!("two processors") };
@@ -400,27 +530,31 @@ pub(super) mod tests {
         );
         assert_eq!((default.failing, fallback.failing), (Some(false), None));
         assert_eq!(default.settled_amount().to_string(), "24691.34");
-        assert_eq!(status.store.unwrap().behind_records, 9);
+        assert_eq!(status.store.unwrap().behind_records, Some(9));
         assert_eq!(status.daemons[0].resident_bytes, Some(12 << 20));
     }
 
     #[test]
     fn each_problem_makes_it_degraded_and_is_told() {
-        let well = || api("api-1", "6", CLOSED, "30.0", "1");
-        let down = Reading { daemon: "lb".to_owned(), families: Err(DaemonDown::Silent) };
-        let away = reading("api-2", &[("router_store_connected", "gauge", &[("", "0")])]);
+        let well = || api("api-1", "6", ALL_CLOSED, "30.0", "1");
+        let other = || api("api-2", "6", ALL_CLOSED, "0", "1");
+        let half_open = ["0", "1", "0"];
         let lb = reading("lb", &[("router_lb_api_alive", "gauge", &[("{api=\"api-2\"}", "0")])]);
-        for (other, problem) in [
-            (down, "lb is down: it does not answer within 1s"),
+        for (more, problem) in [
+            (silent("lb"), "lb is down: it does not answer within 1s"),
             (api("api-2", "6", OPEN, "0", "1"), "the breaker of the fallback processor is open"),
-            (api("api-2", "6", ["0", "1", "0"], "0", "1"), "fallback processor is half-open"),
-            (api("api-2", "6", CLOSED, "30.6", "1"), "a payment has waited for 31 s"),
-            (api("api-2", "6", CLOSED, "0", "0"), "api-2 takes no payments"),
-            (away, "api-2 is not connected to the store"),
+            (api("api-2", "6", half_open, "0", "1"), "fallback processor is half-open"),
+            (with(other(), "router_backlog_oldest_age_seconds", "30.6"), "has waited for 31 s"),
+            (with(other(), "router_accepting", "0"), "api-2 takes no payments"),
+            (with(other(), "router_store_connected", "0"), "api-2 is not connected to the store"),
             (lb, "the balancer passes api-2 over"),
             (store("100001"), "the store is 100001 records behind"),
         ] {
-            let status = Status::of(&[well(), other]);
+            let mut readings = vec![well(), more];
+            if readings[1].daemon != STORE {
+                readings.push(store("0"));
+            }
+            let status = Status::of(&readings);
             assert_eq!(status.health, Health::Degraded, "{problem}");
             assert_eq!(status.problems.len(), 1, "{:?}", status.problems);
             assert!(status.problems[0].contains(problem), "{:?}", status.problems);
@@ -429,15 +563,88 @@ pub(super) mod tests {
         assert_eq!(Status::of(&[]).health, Health::Unknown);
     }
 
+    /// A breaker closes with the next call that succeeds. A router without payments was degraded
+    /// for ever after an outage.
     #[test]
-    fn rates_are_by_second_and_a_daemon_that_began_anew_gives_none_below_zero() {
-        let before = Status::of(&[api("api-1", "6", CLOSED, "0", "1")]);
-        let mut after = Status::of(&[api("api-1", "10", CLOSED, "0", "1")]);
-        after.compare(&before, 2.0);
-        assert!((after.rates.as_ref().unwrap().accepted_per_s - 2.0).abs() < 1e-9);
-        assert_eq!(after.daemons[0].cpus, Some(0.0));
-        let mut anew = before.clone();
-        anew.compare(&after, 1.0);
-        assert_eq!(anew.rates.map(|rates| rates.accepted_per_s), Some(0.0));
+    fn a_breaker_that_is_not_closed_is_no_problem_while_nothing_waits_and_the_processor_is_well() {
+        let idle = with(api("api-1", "6", OPEN, "0", "1"), "router_backlog_payments", "0");
+        let families = idle.families.as_ref().unwrap();
+        assert!(families.iter().any(|family| family.name == "router_processor_failing"));
+        let status = Status::of(&[idle, store("0")]);
+        assert_eq!((status.health, status.problems), (Health::Well, vec![]));
+        assert_eq!(status.processors[1].breaker, "open");
+
+        let open = [("{processor=\"default\",state=\"open\"}", "1")];
+        let breaker = ("router_breaker_state", "gauge", &open[..]);
+        for (failing, problems) in [("0", 0), ("1", 1)] {
+            let failing = [("{processor=\"default\"}", failing)];
+            let told = [breaker, ("router_processor_failing", "gauge", &failing[..])];
+            let status = Status::of(&[reading("api-1", &told), store("0")]);
+            assert_eq!(status.problems.len(), problems, "{:?}", status.problems);
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_known_nothing_is_told_and_no_zero() {
+        let status = Status::of(&[silent("api-1"), silent("api-2"), store("9")]);
+        assert_eq!(status.problems.len(), 2, "{:?}", status.problems);
+        assert_eq!((status.payments.as_ref(), status.processors.len()), (None, 0));
+        let json = sonic_rs::to_string(&status).unwrap();
+        assert!(
+            json.contains("\"apis\":{\"known\":2,\"answering\":0},\"payments\":null"),
+            "{json}"
+        );
+
+        let one = || api("api-1", "6", ALL_CLOSED, "0", "1");
+        let status = Status::of(&[one(), store("9")]);
+        assert_eq!(status.store.unwrap().behind_records, Some(9));
+        // The journal of this one cannot be looked at.
+        let third = with(one(), "router_backlog_payments", "0");
+        let third = Reading { daemon: "api-3".to_owned(), ..third };
+        let status = Status::of(&[one(), third, store("9")]);
+        assert_eq!(status.store.unwrap().behind_records, None);
+    }
+
+    #[test]
+    fn what_no_router_is_without_is_missed() {
+        let missing = |readings: &[Reading]| Status::of(readings).problems;
+        assert_eq!(missing(&[store("0")]), ["no API is known"]);
+        let api = with(api("api-1", "6", ALL_CLOSED, "0", "1"), "router_backlog_payments", "0");
+        assert_eq!(missing(&[api]), ["no store is known"]);
+    }
+
+    #[test]
+    fn rates_are_by_second_and_of_a_daemon_that_began_anew_what_it_has_counted_since() {
+        let api = |accepted| api("api-1", accepted, ALL_CLOSED, "0", "1");
+        let rate = |before: &Reading, after: &Reading| {
+            let mut status = Status::of(std::slice::from_ref(after));
+            status.compare(&Status::of(std::slice::from_ref(before)), 2.0);
+            (status.rates.map(|rates| rates.accepted_per_s), status.daemons[0].cpus)
+        };
+        assert_eq!(rate(&api("6"), &api("10")), (Some(2.0), Some(0.0)));
+        assert_eq!(rate(&api("10"), &api("6")), (Some(3.0), Some(0.0)));
+        let anew = with(api("12"), "process_start_time_seconds", "1001.5");
+        let anew = with(anew, "process_cpu_seconds", "0.5");
+        assert_eq!(rate(&api("10"), &anew), (Some(6.0), Some(0.25)));
+    }
+
+    /// All that the daemon had ever counted was taken for what it had counted since.
+    #[test]
+    fn a_daemon_that_misses_a_look_gives_no_rate_at_the_next() {
+        let two = |count| api("api-2", count, ALL_CLOSED, "0", "1");
+        let one = |count| api("api-1", count, ALL_CLOSED, "0", "1");
+        let looks = [
+            Status::of(&[one("10"), two("1000000000")]),
+            Status::of(&[one("13"), silent("api-2")]),
+            Status::of(&[one("17"), two("1000000020")]),
+            Status::of(&[silent("api-1"), two("1000000025")]),
+            Status::of(&[one("99"), silent("api-2")]),
+        ];
+        let rates = looks.windows(2).map(|looks| {
+            let mut after = looks[1].clone();
+            after.compare(&looks[0], 1.0);
+            after.rates.map(|rates| rates.accepted_per_s)
+        });
+        assert_eq!(rates.collect::<Vec<_>>(), [Some(3.0), Some(4.0), Some(5.0), None]);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::model::{Health, Status};
+use super::model::{Apis, Health, Payments, Status};
 
 /// The status as text.
 #[must_use]
@@ -23,8 +23,27 @@ fn write(text: &mut String, status: &Status, data: &Path) -> std::fmt::Result {
     for problem in &status.problems {
         writeln!(text, "  ! {problem}")?;
     }
-    let payments = &status.payments;
-    writeln!(
+    match &status.payments {
+        Some(payments) => {
+            write_payments(text, status, payments)?;
+            table(text, &processors(status))?;
+        }
+        None => writeln!(text, "\npayments   not known")?,
+    }
+    match &status.store {
+        Some(store) => writeln!(
+            text,
+            "\nstore      {} records to read, {} payments to add to the database\n",
+            store.behind_records.map_or("an unknown number of".to_owned(), grouped),
+            grouped(store.unapplied_payments)
+        )?,
+        None => writeln!(text, "\nstore      not known\n")?,
+    }
+    table(text, &daemons(status))
+}
+
+fn write_payments(text: &mut String, status: &Status, payments: &Payments) -> std::fmt::Result {
+    write!(
         text,
         "\npayments   {} accepted, {} settled, {} refused, {} duplicate",
         grouped(payments.accepted),
@@ -32,6 +51,11 @@ fn write(text: &mut String, status: &Status, data: &Path) -> std::fmt::Result {
         grouped(payments.refused),
         grouped(payments.duplicate),
     )?;
+    let Apis { known, answering } = status.apis;
+    if answering < known {
+        write!(text, ", of {answering} of {known} APIs")?;
+    }
+    writeln!(text)?;
     if let Some(rates) = &status.rates {
         writeln!(
             text,
@@ -40,22 +64,11 @@ fn write(text: &mut String, status: &Status, data: &Path) -> std::fmt::Result {
         )?;
     }
     let (backlog, age_s) = (grouped(payments.backlog), payments.oldest_age_s);
-    writeln!(text, "backlog    {backlog}, the oldest that waits for {age_s:.1} s")?;
+    writeln!(text, "backlog    {backlog}, the oldest accepted {age_s:.1} s ago")?;
     let (p50, p99) = (time(payments.accept_p50_ms), time(payments.accept_p99_ms));
     writeln!(text, "accept     p50 {p50}, p99 {p99}")?;
     let (p50, p99) = (time(payments.settle_p50_ms), time(payments.settle_p99_ms));
-    writeln!(text, "settle     p50 {p50}, p99 {p99}\n")?;
-    table(text, &processors(status))?;
-    match &status.store {
-        Some(store) => writeln!(
-            text,
-            "\nstore      {} records to read, {} payments to add to the database\n",
-            grouped(store.behind_records),
-            grouped(store.unapplied_payments)
-        )?,
-        None => writeln!(text, "\nstore      not known\n")?,
-    }
-    table(text, &daemons(status))
+    writeln!(text, "settle     p50 {p50}, p99 {p99}\n")
 }
 
 fn processors(status: &Status) -> Vec<Vec<String>> {
@@ -148,14 +161,13 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::tests::{CLOSED, api};
+    use super::super::model::tests::{ALL_CLOSED, api, silent};
     use super::*;
-    use crate::gather::{DaemonDown, Reading};
 
     #[test]
     fn everything_is_on_one_screen_and_in_columns() {
-        let down = Reading { daemon: "store".to_owned(), families: Err(DaemonDown::Silent) };
-        let mut status = Status::of(&[api("api-1", "1234567", CLOSED, "0.25", "1"), down]);
+        let one = api("api-1", "1234567", ALL_CLOSED, "0.25", "1");
+        let mut status = Status::of(&[one, silent("store")]);
         let text = screen(&status, Path::new("data"));
         assert_eq!(
             text,
@@ -163,7 +175,7 @@ mod tests {
   ! store is down: it does not answer within 1s; it hangs, or is stopped
 
 payments   1,234,567 accepted, 6 settled, 0 refused, 0 duplicate
-backlog    3, the oldest that waits for 0.2 s
+backlog    3, the oldest accepted 0.2 s ago
 accept     p50 -, p99 -
 settle     p50 -, p99 -
 
@@ -183,6 +195,15 @@ store    down         -       -
         let text = screen(&status, Path::new("data"));
         assert!(text.contains("\n  /s       0.0 accepted, 0.0 settled, 0.0 refused\n"), "{text}");
         assert!(text.contains("\napi-1      up  12.0 MiB  0.0 %\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_of_all_is_told_so() {
+        let text = screen(&Status::of(&[silent("api-1"), silent("store")]), Path::new("data"));
+        assert!(text.contains("\n\npayments   not known\n\nstore      not known\n\n"), "{text}");
+        let one = api("api-1", "7", ALL_CLOSED, "0", "1");
+        let text = screen(&Status::of(&[one, silent("api-2")]), Path::new("data"));
+        assert!(text.contains(" 0 refused, 0 duplicate, of 1 of 2 APIs\n"), "{text}");
     }
 
     #[test]
