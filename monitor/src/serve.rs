@@ -1,11 +1,11 @@
-//! `monitor serve`: the metrics of all daemons over HTTP. Each request asks all daemons; between requests
-//! nothing is done.
+//! `monitor serve`: the metrics of all daemons over HTTP. A request asks all daemons, or gets what
+//! another one has just got ([`SharedGathering`]); between requests nothing is done.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use ledger::clock::Monotonic;
 use ledger::daemon::{
     EXIT_SOFTWARE, abort_on_panic, create_files_privately, exit_code, shutdown_signal,
     start_logging,
@@ -28,15 +29,16 @@ use tokio::runtime::LocalOptions;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use crate::gather::gather;
 use crate::merge::merge;
 use crate::settings::ServeSettings;
+use crate::shared::SharedGathering;
 use crate::text;
 
 /// Connections at a time; more are closed.
 const CONNECTIONS_MAX: u32 = 32;
 
-/// How long a connection may take, from its beginning to the end of its answer. Each has one request.
+/// How long a connection may take, from its beginning to the end of its answer. Each has one
+/// request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a head.
@@ -104,20 +106,21 @@ pub async fn run(
 /// Answers on the listener, for ever, about the daemons in this folder of sockets. Must run on a
 /// [`tokio::runtime::LocalRuntime`].
 pub async fn serve(listener: TcpListener, run: PathBuf) {
-    let run: Rc<Path> = run.into();
+    let clock = Monotonic::start();
+    let shared = Rc::new(SharedGathering::new(run, move || clock.elapsed()));
     let count = Rc::new(Cell::new(0));
     loop {
         match listener.accept().await {
             Ok((stream, _)) if count.get() < CONNECTIONS_MAX => {
-                let (run, count) = (Rc::clone(&run), Rc::clone(&count));
+                let (shared, count) = (Rc::clone(&shared), Rc::clone(&count));
                 count.set(count.get() + 1);
                 spawn_local(async move {
                     // A client that is too slow or gone gets nothing more.
-                    let _ = timeout(CONNECTION_TIMEOUT, converse(stream, &run)).await;
+                    let _ = timeout(CONNECTION_TIMEOUT, converse(stream, &shared)).await;
                     count.set(count.get() - 1);
                 });
             }
-            Ok(_) => tracing::warn!("more than {CONNECTIONS_MAX} connections: one is closed"),
+            Ok(_) => tracing::debug!("more than {CONNECTIONS_MAX} connections: one is closed"),
             Err(error) => {
                 tracing::warn!("a connection is refused: {error}");
                 sleep(ACCEPT_PAUSE).await;
@@ -126,9 +129,9 @@ pub async fn serve(listener: TcpListener, run: PathBuf) {
     }
 }
 
-async fn converse(stream: TcpStream, run: &Path) {
+async fn converse(stream: TcpStream, shared: &SharedGathering) {
     let service = service_fn(|request: Request<Incoming>| async move {
-        Ok::<Answer, Infallible>(answer(request.method(), request.uri().path(), run).await)
+        Ok::<Answer, Infallible>(answer(request.method(), request.uri().path(), shared).await)
     });
     let served = Builder::new()
         .keep_alive(false)
@@ -142,7 +145,7 @@ async fn converse(stream: TcpStream, run: &Path) {
     }
 }
 
-async fn answer(method: &Method, path: &str, run: &Path) -> Answer {
+async fn answer(method: &Method, path: &str, shared: &SharedGathering) -> Answer {
     if !matches!(path, "/" | "/metrics") {
         return error(StatusCode::NOT_FOUND, "there is nothing at this path");
     }
@@ -151,7 +154,7 @@ async fn answer(method: &Method, path: &str, run: &Path) -> Answer {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return answer;
     }
-    let readings = match gather(run).await {
+    let readings = match shared.readings().await {
         Ok(readings) => readings,
         Err(why) => {
             tracing::warn!("{why}");
@@ -163,7 +166,7 @@ async fn answer(method: &Method, path: &str, run: &Path) -> Answer {
     }
     let mut list =
         "/metrics   the metrics of all daemons, in Prometheus' text format\n\n".to_owned();
-    for reading in &readings {
+    for reading in readings.iter() {
         let state = match &reading.families {
             Ok(_) => "up".to_owned(),
             Err(down) => format!("down: {down}"),
