@@ -83,7 +83,7 @@ ticks() {
 idle() {
   local folder system before after
   folder=$(mktemp -d)
-  "$RINHA_TEST" up --data "$folder/data" >"$folder/log" 2>&1 &
+  "$RINHA_TEST" up --data "$folder/data" --metrics-port 0 >"$folder/log" 2>&1 &
   system=$!
   # shellcheck disable=SC2064 # The pid and the folder of now.
   trap "kill $system 2>/dev/null || true; wait $system 2>/dev/null || true; rm -r '$folder'" EXIT
