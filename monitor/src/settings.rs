@@ -41,7 +41,7 @@ Exit code:
   1  degraded: a daemon is down or missing, a breaker is not closed while its processor says that it
      fails or payments wait, the store is away or far behind, a payment waits for more than 30 s, or an
      API takes none. Each reason is told
-  2  it cannot be told: no daemon was ever started in DIR, or the look was broken off
+  2  it cannot be told: no daemon was ever started in DIR, or Ctrl-C came first
 
 Examples:
   monitor status                     # once

@@ -61,8 +61,8 @@ pub fn main(settings: &StatusSettings) -> ExitCode {
     }
 }
 
-/// Looks and prints, again and again if that is wanted. Gives the health as of the last look; it is
-/// not known where a look was broken off.
+/// Looks and prints, again and again if that is wanted. Gives the health as of the last look that
+/// was done.
 async fn watch(
     settings: &StatusSettings,
     shutdown: impl Future<Output = io::Result<()>>,
@@ -74,7 +74,8 @@ async fn watch(
         let mut status = tokio::select! {
             status = look(settings) => status?,
             told = &mut shutdown => {
-                return told.map(|()| Health::Unknown).map_err(StatusError::Start);
+                let health = before.map_or(Health::Unknown, |before: Status| before.health);
+                return told.map(|()| health).map_err(StatusError::Start);
             }
         };
         let now = clock.elapsed();
