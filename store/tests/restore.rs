@@ -108,7 +108,7 @@ fn the_archive_goes_on_with_the_restored_volume_and_no_longer_with_the_lost_one(
     postgres.wait_for_payments(settled_count(0..1500));
     lost.write(5000..5100);
     undead.wait_for_line("nothing is archived any more");
-    assert!(undead.log().contains("another store has archived beyond"), "{}", undead.log());
+    assert!(undead.log().contains("the database has the archive of volume"), "{}", undead.log());
     check_archive(&postgres, 0..1500);
     assert!(store.end().success());
     // Restored once more, there is nothing but what was archived.
@@ -144,6 +144,29 @@ fn a_volume_that_is_in_use_or_not_empty_is_refused() {
     assert!(!is_done && said.contains("a store runs on"), "{said}");
     assert_eq!(owner(), before);
     assert!(empty.volume().instances().unwrap().is_empty());
+}
+
+#[test]
+fn an_archive_with_a_payment_that_is_none_is_not_restored() {
+    let (_lost, postgres) = archived(0..100);
+    for (change, said_of_it) in [
+        ("ALTER settled_at DROP NOT NULL", "a table is not as the archive made it"),
+        (
+            "DROP CONSTRAINT payments_processor_check, ALTER processor TYPE bytea USING 'x'",
+            "a table is not as the archive made it",
+        ),
+        ("RENAME amount TO price", "column \"amount\" does not exist"),
+    ] {
+        postgres.query(&format!("ALTER TABLE payments {change}"));
+        if change.contains("NOT NULL") {
+            postgres.query("UPDATE payments SET settled_at = NULL");
+        }
+        let site = Site::without_folder();
+        let (is_done, said) = restore(&site.data, &postgres);
+        assert!(!is_done && said.contains("nothing is restored"), "{said}");
+        assert!(said.contains(said_of_it), "{said}");
+        assert!(site.volume().instances().unwrap().is_empty());
+    }
 }
 
 #[test]

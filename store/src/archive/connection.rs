@@ -69,12 +69,14 @@ impl Connecting {
                 let (client, driver) = self.config.connect(NoTls).await.map_err(&failed)?;
                 Connection { client, driver: tokio::spawn(async { drop(driver.await) }) }
             };
-            let limits = format!(
-                "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+            // A transaction must see what was committed while it waited for the archive's row.
+            let settings = format!(
+                "SET default_transaction_isolation = 'read committed'; SET statement_timeout = {}; \
+                 SET idle_in_transaction_session_timeout = {}",
                 STATEMENT_TIMEOUT.as_millis(),
                 IDLE_IN_TRANSACTION_TIMEOUT.as_millis()
             );
-            connection.client.batch_execute(&limits).await.map_err(failed)?;
+            connection.client.batch_execute(&settings).await.map_err(failed)?;
             Ok(connection)
         })
         .await

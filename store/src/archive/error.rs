@@ -7,9 +7,18 @@ use std::path::PathBuf;
 use ledger::journal::{JournalError, Position};
 use ledger::volume::instance_name;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::WrongType;
 use uuid::Uuid;
 
 use crate::claims::ClaimsError;
+
+/// What a database says where a table has the name of one of the archive's, and other columns.
+const ODD_TABLE_STATES: [SqlState; 4] = [
+    SqlState::DUPLICATE_TABLE,
+    SqlState::UNDEFINED_COLUMN,
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::DATATYPE_MISMATCH,
+];
 
 /// Why something is not archived, or not restored.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +70,42 @@ pub enum ArchiveError {
          `store restore`"
     )]
     Ahead(String),
+    /// The archive was emptied by a purge that the volume does not know.
+    #[error(
+        "the archive was emptied by purge {theirs}, and this volume's last one is {ours}. The volume is \
+         older than the archive, such as a copy that was brought back, and has payments that were purged \
+         there. To keep them, give this store an empty database, which gets them all; otherwise bring \
+         back a later copy"
+    )]
+    PurgedBeyond {
+        /// The number of the archive's last purge.
+        theirs: u64,
+        /// That of the volume's.
+        ours: u64,
+    },
+    /// The volume's id cannot be understood.
+    #[error(
+        "{path} does not have the id of a volume: {why}. Without it nobody knows whose archive is whose: \
+         bring the file back from a copy, or write into it what `SELECT volume FROM archive` says in \
+         the volume's database"
+    )]
+    NoIdentity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its text.
+        why: uuid::Error,
+    },
+    /// A table has the name of one of the archive's, and is another.
+    #[error(
+        "the database cannot {action}: a table is not as the archive made it ({why}). Find out who made \
+         or changed it, or give the store a database of its own; the journals have everything"
+    )]
+    OddTable {
+        /// What was asked of the database.
+        action: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Segments that were not archived are gone.
     #[error(
         "segments {first} to {last} of {journal} are gone, and were not archived: bring them back from \
@@ -143,10 +188,16 @@ impl ArchiveError {
             Some(said) if *said.code() == SqlState::UNIQUE_VIOLATION => {
                 Self::Conflict(said.detail().unwrap_or(said.message()).to_owned())
             }
+            Some(said) if ODD_TABLE_STATES.contains(said.code()) => {
+                Self::OddTable { action, why: said.message().to_owned() }
+            }
             Some(said) => Self::Database {
                 action,
                 why: format!("{} (SQLSTATE {})", said.message(), said.code().code()),
             },
+            None if error.source().is_some_and(<dyn Error>::is::<WrongType>) => {
+                Self::OddTable { action, why: with_causes(&error) }
+            }
             None => Self::Database { action, why: with_causes(&error) },
         }
     }
@@ -170,12 +221,6 @@ impl ArchiveError {
         )
     }
 
-    /// Whether it is about the journals, which a purge changes.
-    #[must_use]
-    pub fn is_about_journals(&self) -> bool {
-        matches!(self, Self::Journal(_) | Self::Missing { .. } | Self::Ahead(_))
-    }
-
     /// Whether stored data is damaged.
     #[must_use]
     pub fn is_damage(&self) -> bool {
@@ -188,7 +233,7 @@ impl ArchiveError {
 }
 
 /// An error with what caused it.
-fn with_causes(error: &dyn Error) -> String {
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,23 +1,29 @@
 //! The archive's work: connect, see how far the archive is, and write what follows, until the store
 //! ends. Whatever fails for a while is tried again, with growing pauses; what does not pass ends it.
 //!
-//! Invariant: a batch that was sent and not confirmed is never judged by the error. The next connection
-//! reads the places first, and they say whether it was written.
+//! Invariant: a batch that was sent and not confirmed is never judged by the error. Each connection reads
+//! the places first and begins there, with readers of its own, as after a start. So whatever broke off
+//! the one before, nothing that it had read is skipped or repeated.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::clock::Monotonic;
+use ledger::disk::Disk;
 use ledger::disk::folder::FolderDisk;
+use ledger::journal::Position;
 use ledger::volume::Volume;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_postgres::Client;
 
 use super::connection::{Connecting, STEP_PATIENCE, within};
 use super::error::ArchiveError;
-use super::journals::{BATCH_PAYMENTS, Batch, Journals, Outcome};
+use super::journals::{BATCH_PAYMENTS, Batch, Journals, behind_bytes};
 use super::progress::Progress;
-use super::tables::{Standing, Tables};
+use super::reached::Reached;
+use super::tables::Tables;
 use super::{identity, schema};
 use crate::claims::{Purged, read_purge_number, read_purged};
 
@@ -31,6 +37,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The part of a pause that is drawn at random, so that not all clients of a database that is back come
 /// at once.
 const PAUSE_JITTER: f64 = 0.5;
+/// So many different reasons are warned of while the database is away; of more there is no end.
+const REASONS_MAX: usize = 16;
 
 /// The archive of a volume, as its thread does it.
 pub struct Follower {
@@ -40,11 +48,25 @@ pub struct Follower {
     stop: watch::Receiver<bool>,
     progress: Arc<Progress>,
     pauses: Pauses,
-    journals: Option<Journals>,
-    /// What was read, and is not known to be archived.
-    pending: Option<Batch>,
-    /// Since when the database is away.
-    away: Option<Monotonic>,
+    /// How far the archive is. Nobody knows before the first connection.
+    reached: Option<Reached>,
+    /// That nothing is archived.
+    away: Option<Away>,
+}
+
+/// Since when nothing is archived, and why.
+struct Away {
+    since: Monotonic,
+    /// What was warned of.
+    reasons: BTreeSet<String>,
+}
+
+/// Why the journals are not followed any further over a connection that is good.
+enum Followed {
+    /// There was another purge.
+    UntilPurge,
+    /// It was told to stop.
+    UntilStop,
 }
 
 /// Pauses between attempts.
@@ -86,8 +108,7 @@ impl Follower {
             stop,
             progress,
             pauses: Pauses::new(fastrand::Rng::new()),
-            journals: None,
-            pending: None,
+            reached: None,
             away: None,
         }
     }
@@ -122,40 +143,79 @@ impl Follower {
         let mut connection = connected?;
         let client = &mut connection.client;
         let mut tables = Tables::new(identity::of(&self.volume)?);
-        let mut purged = self.purged()?;
-        let mut standing = within("tell how far its archive is", STEP_PATIENCE, async {
-            schema::migrate(client).await?;
-            tables.take_up(client, purged.number).await
-        })
+        within("make the archive's tables", STEP_PATIENCE, schema::migrate(client)).await?;
+        while !*stop.borrow() {
+            let purged = self.purged()?;
+            let places = self.take_up(client, &tables, &purged).await?;
+            match self.follow(client, &mut tables, &purged, &places).await? {
+                Followed::UntilPurge => {}
+                Followed::UntilStop => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out how far the archive is, and carries out the volume's last purge there.
+    async fn take_up(
+        &mut self,
+        client: &mut Client,
+        tables: &Tables,
+        purged: &Purged,
+    ) -> Result<BTreeMap<u16, Position>, ArchiveError> {
+        let standing = within(
+            "tell how far its archive is",
+            STEP_PATIENCE,
+            tables.take_up(client, purged.number),
+        )
         .await?;
+        let (theirs, ours) = (standing.purge, purged.number);
+        if theirs > ours {
+            return Err(ArchiveError::PurgedBeyond { theirs, ours });
+        }
+        let reached = match &mut self.reached {
+            Some(reached) => {
+                reached.take_up(standing.places)?;
+                reached
+            }
+            none => none.insert(Reached::at(standing.places)),
+        };
+        if theirs < ours {
+            // What is carried out there must not be undone here by a power cut.
+            let path = self.volume.store();
+            store_disk(&self.volume)?.sync().map_err(ArchiveError::io("sync", path))?;
+            reached.send_purge(&purged.cuts);
+            within(
+                "carry out a purge",
+                STEP_PATIENCE,
+                tables.purge(client, theirs, ours, &purged.cuts),
+            )
+            .await?;
+            reached.written();
+            tracing::info!("the archive was emptied by purge {ours}");
+        }
+        Ok(reached.places().clone())
+    }
+
+    /// Writes what follows these places as it comes.
+    async fn follow(
+        &mut self,
+        client: &mut Client,
+        tables: &mut Tables,
+        purged: &Purged,
+        places: &BTreeMap<u16, Position>,
+    ) -> Result<Followed, ArchiveError> {
+        let mut journals = None;
         loop {
             if *self.stop.borrow() {
-                return Ok(());
+                return Ok(Followed::UntilStop);
             }
-            if purged.number != standing.purge {
-                if standing.purge > purged.number {
-                    return Err(ArchiveError::Ahead(format!(
-                        "purge {}, and the volume's last one is {}",
-                        standing.purge, purged.number
-                    )));
-                }
-                within("carry out a purge", STEP_PATIENCE, async {
-                    tables.purge(client, standing.purge, purged.number, &purged.cuts).await
-                })
-                .await?;
-                tracing::info!("the archive was emptied by purge {}", purged.number);
-                standing = Standing { purge: purged.number, places: purged.cuts.clone() };
-                (self.journals, self.pending) = (None, None);
-            }
-            let step = self.read(&standing, &purged);
+            let batch = self.read(&mut journals, purged, places);
             // A purge removes what it made void, also while that is read.
-            let number = self.purge_number()?;
-            if number != purged.number {
-                purged = self.purged()?;
-                continue;
+            if self.purge_number()? != purged.number {
+                return Ok(Followed::UntilPurge);
             }
-            step?;
-            let Some(batch) = &self.pending else {
+            let batch = batch?;
+            if batch.payments.is_empty() {
                 self.progress.set_behind(0);
                 self.note_connected();
                 if client.is_closed() {
@@ -164,60 +224,48 @@ impl Follower {
                         why: "it was closed".to_owned(),
                     });
                 }
-                if self.stops_within(BATCH_INTERVAL).await {
-                    return Ok(());
+            } else {
+                if let Some(reached) = &mut self.reached {
+                    reached.send(&batch);
                 }
-                continue;
-            };
-            let is_full = batch.payments.len() >= BATCH_PAYMENTS;
-            within("take a batch of payments", STEP_PATIENCE, async {
-                tables.write(client, standing.purge, batch).await
-            })
-            .await?;
-            self.note_written();
-            if !is_full && self.stops_within(BATCH_INTERVAL).await {
-                return Ok(());
+                within("take a batch of payments", STEP_PATIENCE, async {
+                    tables.write(client, purged.number, &batch).await
+                })
+                .await?;
+                self.note_written(&batch);
+                if let Some(journals) = &mut journals {
+                    journals.archived(&batch);
+                }
+            }
+            if batch.payments.len() < BATCH_PAYMENTS && self.stops_within(BATCH_INTERVAL).await {
+                return Ok(Followed::UntilStop);
             }
         }
     }
 
-    /// Reads the next batch, if none is under way, or finds out what became of the one that is.
-    fn read(&mut self, standing: &Standing, purged: &Purged) -> Result<(), ArchiveError> {
-        if let Some(batch) = &self.pending {
-            return match batch.outcome(&standing.places) {
-                Outcome::NotWritten => Ok(()),
-                Outcome::Written => {
-                    self.note_written();
-                    Ok(())
-                }
-                Outcome::Neither => Err(ArchiveError::TakenOver(batch.describe_start())),
-            };
-        }
-        let journals = match &mut self.journals {
+    /// Reads the next batch.
+    fn read(
+        &self,
+        journals: &mut Option<Journals>,
+        purged: &Purged,
+        places: &BTreeMap<u16, Position>,
+    ) -> Result<Batch, ArchiveError> {
+        let journals = match journals {
             Some(journals) => journals,
-            none => none.insert(Journals::open(
-                &self.volume,
-                self.boot_id,
-                purged.cuts.clone(),
-                &standing.places,
-            )?),
+            none => {
+                let cuts = purged.cuts.clone();
+                none.insert(Journals::open(&self.volume, self.boot_id, cuts, places)?)
+            }
         };
-        let batch = journals.read()?;
-        self.pending = (!batch.payments.is_empty()).then_some(batch);
-        Ok(())
+        journals.read()
     }
 
     fn purge_number(&self) -> Result<u64, ArchiveError> {
-        Ok(read_purge_number(&self.store_disk()?)?)
+        Ok(read_purge_number(&store_disk(&self.volume)?)?)
     }
 
     fn purged(&self) -> Result<Purged, ArchiveError> {
-        Ok(read_purged(&self.store_disk()?)?)
-    }
-
-    fn store_disk(&self) -> Result<FolderDisk, ArchiveError> {
-        let path = self.volume.store();
-        FolderDisk::create(&path).map_err(ArchiveError::io("open", path))
+        Ok(read_purged(&store_disk(&self.volume)?)?)
     }
 
     /// Waits, and tells whether it was told to stop meanwhile.
@@ -225,12 +273,11 @@ impl Follower {
         timeout(time, self.stop.wait_for(|stop| *stop)).await.is_ok()
     }
 
-    /// Takes in that the batch under way is archived.
-    fn note_written(&mut self) {
-        let Some(batch) = self.pending.take() else { return };
+    /// Takes in that a batch is archived.
+    fn note_written(&mut self, batch: &Batch) {
         self.progress.add_archived(batch.payments.len());
-        if let Some(journals) = &mut self.journals {
-            journals.archived(&batch);
+        if let Some(reached) = &mut self.reached {
+            reached.written();
         }
         self.note_behind();
         self.note_connected();
@@ -243,7 +290,7 @@ impl Follower {
             Some(away) => tracing::info!(
                 behind_bytes,
                 "the archive's database is back after {} s",
-                away.elapsed().as_secs()
+                away.since.elapsed().as_secs()
             ),
             None if !self.progress.is_connected() => {
                 tracing::info!(behind_bytes, "settled payments are archived");
@@ -256,23 +303,31 @@ impl Follower {
     fn note_away(&mut self, error: &ArchiveError) {
         self.note_behind();
         self.progress.set_connected(false);
-        if self.away.is_none() {
+        let Away { reasons, .. } = self
+            .away
+            .get_or_insert_with(|| Away { since: Monotonic::start(), reasons: BTreeSet::new() });
+        if reasons.len() < REASONS_MAX && reasons.insert(error.to_string()) {
             tracing::warn!(
                 behind_bytes = self.progress.behind_bytes(),
                 "nothing is archived: {error}. It is tried again until that is over"
             );
-            self.away = Some(Monotonic::start());
         } else {
             tracing::debug!("still nothing is archived: {error}");
         }
     }
 
     fn note_behind(&self) {
+        let Some(reached) = &self.reached else { return };
         // Where a journal cannot be looked at, the next read of it says so.
-        if let Some(Ok(bytes)) = self.journals.as_ref().map(Journals::behind_bytes) {
+        if let Ok(bytes) = behind_bytes(&self.volume, reached.places()) {
             self.progress.set_behind(bytes);
         }
     }
+}
+
+fn store_disk(volume: &Volume) -> Result<FolderDisk, ArchiveError> {
+    let path = volume.store();
+    FolderDisk::create(&path).map_err(ArchiveError::io("open", path))
 }
 
 #[cfg(test)]

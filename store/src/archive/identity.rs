@@ -32,10 +32,9 @@ fn path(volume: &Volume) -> PathBuf {
 pub fn of(volume: &Volume) -> Result<Uuid, ArchiveError> {
     let path = path(volume);
     match fs::read_to_string(&path) {
-        Ok(text) => Uuid::try_parse(text.trim()).map_err(|error| {
-            let what = format!("{error}; without it nobody knows whose archive is whose");
-            ArchiveError::io("understand", path)(io::Error::new(io::ErrorKind::InvalidData, what))
-        }),
+        Ok(text) => {
+            Uuid::try_parse(text.trim()).map_err(|why| ArchiveError::NoIdentity { path, why })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => begin_anew(volume),
         Err(error) => Err(ArchiveError::io("read", path)(error)),
     }
@@ -93,7 +92,7 @@ mod tests {
         let volume = Volume::new(folder.path());
         volume.create().unwrap();
         fs::write(path(&volume), "").unwrap();
-        let error = of(&volume).unwrap_err().to_string();
-        assert!(error.contains("volume-id"), "{error}");
+        let error = of(&volume).unwrap_err();
+        assert!(!error.is_passing() && error.to_string().contains("volume-id"), "{error}");
     }
 }

@@ -49,6 +49,8 @@ pub struct Payment {
 pub struct Move {
     /// Whose journal.
     pub instance: u16,
+    /// Where it began, or was cut by the last purge.
+    pub start: Position,
     /// The end of what was archived before.
     pub before: Position,
     /// The end of what is, once the batch is.
@@ -62,47 +64,6 @@ pub struct Batch {
     pub payments: Vec<Payment>,
     /// The journals that were read on.
     pub moves: Vec<Move>,
-}
-
-/// What became of a batch, by the places that the archive has.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is archived.
-    Written,
-    /// It is not.
-    NotWritten,
-    /// Someone else has archived something.
-    Neither,
-}
-
-impl Batch {
-    /// What became of it if the archive has these places.
-    #[must_use]
-    pub fn outcome(&self, places: &BTreeMap<u16, Position>) -> Outcome {
-        let all = |place: fn(&Move) -> Position, new: bool| {
-            self.moves.iter().all(|moved| {
-                places.get(&moved.instance).map_or(new, |known| *known == place(moved))
-            })
-        };
-        if all(|moved| moved.after, false) {
-            Outcome::Written
-        } else if all(|moved| moved.before, true) {
-            Outcome::NotWritten
-        } else {
-            Outcome::Neither
-        }
-    }
-
-    /// The places that it was read from.
-    #[must_use]
-    pub fn describe_start(&self) -> String {
-        let places: Vec<_> = self
-            .moves
-            .iter()
-            .map(|moved| format!("{} at {}", instance_name(moved.instance), moved.before))
-            .collect();
-        places.join(", ")
-    }
 }
 
 /// All journals of a volume.
@@ -190,7 +151,8 @@ impl Journals {
     /// its turn.
     ///
     /// # Errors
-    /// A journal cannot be read, or is damaged.
+    /// A journal cannot be read, or is damaged. What was read in others is lost then, so these readers
+    /// must not be used any more.
     pub fn read(&mut self) -> Result<Batch, ArchiveError> {
         for instance in self.instances()? {
             if !self.by_instance.contains_key(&instance) {
@@ -213,7 +175,8 @@ impl Journals {
             if before != after {
                 sync_segments(&journal.disk, before.segment, after.segment)
                     .map_err(ArchiveError::io("sync", self.volume.journal(*instance)))?;
-                batch.moves.push(Move { instance: *instance, before, after });
+                let start = self.start(*instance);
+                batch.moves.push(Move { instance: *instance, start, before, after });
             }
         }
         Ok(batch)
@@ -226,18 +189,6 @@ impl Journals {
                 journal.archived = moved.after;
             }
         }
-    }
-
-    /// Bytes that are not archived, as of now.
-    ///
-    /// # Errors
-    /// A folder cannot be read.
-    pub fn behind_bytes(&self) -> Result<u64, ArchiveError> {
-        let mut bytes = 0;
-        for journal in self.by_instance.values() {
-            bytes += behind_bytes(&journal.disk, journal.archived)?;
-        }
-        Ok(bytes)
     }
 }
 
@@ -325,13 +276,24 @@ fn segment_bytes(disk: &FolderDisk, number: u32) -> Result<u64, JournalError> {
         .map_err(JournalError::io("read", disk.describe(&name)))
 }
 
-/// Bytes of a journal from a place on.
-fn behind_bytes(disk: &FolderDisk, place: Position) -> Result<u64, JournalError> {
+/// Bytes of a volume's journals from these places on, or from their beginnings, as of now.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn behind_bytes(
+    volume: &Volume,
+    places: &BTreeMap<u16, Position>,
+) -> Result<u64, ArchiveError> {
     let mut bytes = 0;
-    for number in list_segments(disk)?.into_iter().filter(|number| *number >= place.segment) {
-        let before = if number == place.segment { place.index } else { 0 };
-        let head = HEADER_BYTES as u64 + u64::from(before) * RECORD_BYTES as u64;
-        bytes += segment_bytes(disk, number)?.saturating_sub(head);
+    for instance in volume.instances().map_err(ArchiveError::io("read", volume.journals()))? {
+        let path = volume.journal(instance);
+        let disk = FolderDisk::create(&path).map_err(ArchiveError::io("open", path))?;
+        let place = places.get(&instance).copied().unwrap_or(Position::START);
+        for number in list_segments(&disk)?.into_iter().filter(|number| *number >= place.segment) {
+            let before = if number == place.segment { place.index } else { 0 };
+            let head = HEADER_BYTES as u64 + u64::from(before) * RECORD_BYTES as u64;
+            bytes += segment_bytes(&disk, number)?.saturating_sub(head);
+        }
     }
     Ok(bytes)
 }
@@ -339,29 +301,6 @@ fn behind_bytes(disk: &FolderDisk, place: Position) -> Result<u64, JournalError>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn place(index: u32) -> Position {
-        Position { segment: 3, index }
-    }
-
-    #[test]
-    fn the_places_of_the_archive_say_what_became_of_a_batch() {
-        let moved = |instance, before, after| Move { instance, before, after };
-        let begins = moved(2, Position::START, place(7));
-        let batch =
-            Batch { payments: Vec::new(), moves: vec![moved(1, place(4), place(9)), begins] };
-        for (places, outcome) in [
-            (&[(1, place(4))][..], Outcome::NotWritten),
-            (&[(1, place(4)), (2, Position::START)], Outcome::NotWritten),
-            (&[(1, place(9)), (2, place(7)), (3, place(1))], Outcome::Written),
-            // Not what this store wrote.
-            (&[(1, place(9))], Outcome::Neither),
-            (&[(1, place(4)), (2, place(7))], Outcome::Neither),
-            (&[(1, place(8)), (2, place(7))], Outcome::Neither),
-        ] {
-            assert_eq!(batch.outcome(&places.iter().copied().collect()), outcome, "{places:?}");
-        }
-    }
 
     #[test]
     fn the_moment_of_acceptance_is_remembered_until_the_payment_is_closed() {

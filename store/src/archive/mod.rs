@@ -13,6 +13,7 @@ mod follow;
 pub mod identity;
 mod journals;
 mod progress;
+mod reached;
 pub mod schema;
 pub mod tables;
 mod tls;
@@ -59,17 +60,18 @@ impl Archive {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let progress = Arc::new(Progress::default());
-        let place = volume.store();
+        let (place, runtime_place) = (volume.store(), volume.store());
         let connecting = Connecting::new(url, ca)?;
         let follower = Follower::new(volume, boot_id, connecting, stopped, Arc::clone(&progress));
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(ArchiveError::io("start a runtime for", &place))?;
         thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
-                match runtime.block_on(follower.run()) {
+                // Made here, because a runtime must not be dropped inside of another one.
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(ArchiveError::io("start a runtime for", runtime_place));
+                match runtime.and_then(|runtime| runtime.block_on(follower.run())) {
                     Ok(()) => tracing::debug!("the archive ended"),
                     Err(error) => tracing::error!(
                         "nothing is archived any more: {error}. Payments and summaries go on"

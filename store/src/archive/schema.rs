@@ -1,5 +1,5 @@
 //! The database's tables, by versions. Each version is a file of SQL that is carried out once, in a
-//! transaction that says so in `schema_version`.
+//! transaction that says so in `archive_schema_version`. Other programs often have a `schema_version`.
 //!
 //! The list is short and only grows, so a crate for it (refinery and its like bring 30 others) would do
 //! no more than these lines.
@@ -7,6 +7,7 @@
 use tokio_postgres::Client;
 
 use super::error::ArchiveError;
+use super::tables::column;
 
 /// The versions, from 1.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_payments.sql")];
@@ -31,16 +32,16 @@ pub async fn migrate(client: &mut Client) -> Result<(), ArchiveError> {
         .map_err(&failed)?;
     transaction
         .batch_execute(
-            "CREATE TABLE IF NOT EXISTS schema_version \
+            "CREATE TABLE IF NOT EXISTS archive_schema_version \
              (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())",
         )
         .await
         .map_err(&failed)?;
     let row = transaction
-        .query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[])
+        .query_one("SELECT coalesce(max(version), 0) FROM archive_schema_version", &[])
         .await
         .map_err(&failed)?;
-    let theirs: i32 = row.get(0);
+    let theirs: i32 = column(&row, 0)?;
     if theirs > known_version() {
         return Err(ArchiveError::NewerTables { theirs, ours: known_version() });
     }
@@ -48,7 +49,7 @@ pub async fn migrate(client: &mut Client) -> Result<(), ArchiveError> {
     {
         transaction.batch_execute(migration).await.map_err(&failed)?;
         transaction
-            .execute("INSERT INTO schema_version (version) VALUES ($1)", &[&version])
+            .execute("INSERT INTO archive_schema_version (version) VALUES ($1)", &[&version])
             .await
             .map_err(&failed)?;
         tracing::info!("the archive's tables are now of version {version}");
@@ -62,8 +63,8 @@ pub async fn migrate(client: &mut Client) -> Result<(), ArchiveError> {
 /// The database refuses.
 pub async fn is_there(client: &Client) -> Result<bool, ArchiveError> {
     let row = client
-        .query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[])
+        .query_one("SELECT to_regclass('archive_schema_version') IS NOT NULL", &[])
         .await
         .map_err(ArchiveError::sql("tell of its tables"))?;
-    Ok(row.get(0))
+    column(&row, 0)
 }

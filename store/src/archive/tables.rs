@@ -15,11 +15,11 @@ use ledger::TimestampMs;
 use ledger::journal::Position;
 use rust_decimal::Decimal;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
-use super::error::ArchiveError;
+use super::error::{ArchiveError, with_causes};
 use super::journals::{Batch, Payment};
 
 /// Amounts have two decimal places.
@@ -84,20 +84,14 @@ impl Tables {
             )
             .await
             .map_err(&failed)?;
-        let row = transaction
-            .query_one("SELECT volume, purge FROM archive", &[])
-            .await
-            .map_err(&failed)?;
-        let theirs: Uuid = row.get(0);
-        if theirs != self.volume {
-            return Err(ArchiveError::OtherVolume { theirs, ours: self.volume });
-        }
-        let purge = unsigned(row.get(1));
+        // Held before the places are read: a transaction of a lost connection may be under way, and
+        // ends before this one goes on.
+        let purge = self.hold(&transaction).await?;
         let rows = transaction
             .query("SELECT instance, place FROM archive_places", &[])
             .await
             .map_err(&failed)?;
-        let places = rows.iter().map(|row| (instance(row.get(0)), position(row.get(1)))).collect();
+        let places = rows.iter().map(place).collect::<Result<_, _>>()?;
         transaction.commit().await.map_err(failed)?;
         Ok(Standing { purge, places })
     }
@@ -116,15 +110,18 @@ impl Tables {
         self.make_months(client, &batch.payments).await?;
         let failed = ArchiveError::sql("take a batch of payments");
         let transaction = client.transaction().await.map_err(&failed)?;
-        self.hold(&transaction, purge).await?;
+        self.hold_after(&transaction, purge).await?;
         let instances: Vec<i32> = batch.moves.iter().map(|m| i32::from(m.instance)).collect();
+        let start: Vec<i64> = batch.moves.iter().map(|m| signed(m.start.to_u64())).collect();
         let before: Vec<i64> = batch.moves.iter().map(|m| signed(m.before.to_u64())).collect();
         let after: Vec<i64> = batch.moves.iter().map(|m| signed(m.after.to_u64())).collect();
+        // Only a journal of which nothing is archived may be missing. So its start is put there, never
+        // what this store takes for archived.
         transaction
             .execute(
                 "INSERT INTO archive_places (instance, place) \
                  SELECT * FROM unnest($1::int[], $2::bigint[]) ON CONFLICT DO NOTHING",
-                &[&instances, &before],
+                &[&instances, &start],
             )
             .await
             .map_err(&failed)?;
@@ -138,7 +135,8 @@ impl Tables {
             .await
             .map_err(&failed)?;
         if moved != instances.len() as u64 {
-            return Err(ArchiveError::TakenOver(batch.describe_start()));
+            let places = batch.moves.iter().map(|moved| (moved.instance, moved.before));
+            return Err(ArchiveError::taken_over(places));
         }
         copy(&transaction, &batch.payments).await?;
         transaction.commit().await.map_err(failed)
@@ -158,7 +156,7 @@ impl Tables {
     ) -> Result<(), ArchiveError> {
         let failed = ArchiveError::sql("carry out a purge");
         let transaction = client.transaction().await.map_err(&failed)?;
-        self.hold(&transaction, before).await?;
+        self.hold_after(&transaction, before).await?;
         transaction.batch_execute("TRUNCATE payments").await.map_err(&failed)?;
         transaction
             .execute("UPDATE archive SET purge = $1", &[&signed(purge)])
@@ -168,19 +166,36 @@ impl Tables {
         transaction.commit().await.map_err(failed)
     }
 
-    /// Keeps others from changing the archive until the transaction ends, if it still is that of this
-    /// volume after this number of purges.
-    async fn hold(&self, transaction: &Transaction<'_>, purge: u64) -> Result<(), ArchiveError> {
+    /// Keeps others from changing the archive until the transaction ends, if it is that of this volume,
+    /// and gives the number of its last purge.
+    async fn hold(&self, transaction: &Transaction<'_>) -> Result<u64, ArchiveError> {
+        let action = "say whose archive it has";
         let held = transaction
-            .query_opt(
-                "SELECT FROM archive WHERE volume = $1 AND purge = $2 FOR UPDATE",
-                &[&self.volume, &signed(purge)],
-            )
+            .query_opt("SELECT volume, purge FROM archive FOR UPDATE", &[])
             .await
-            .map_err(ArchiveError::sql("say whose archive it has"))?;
-        match held {
-            Some(_) => Ok(()),
-            None => Err(ArchiveError::TakenOver(format!("purge {purge} of this volume"))),
+            .map_err(ArchiveError::sql(action))?;
+        let Some(row) = held else {
+            // The next connection begins the archive anew.
+            let why = "the row in its table `archive` is gone".to_owned();
+            return Err(ArchiveError::Database { action, why });
+        };
+        let theirs: Uuid = column(&row, 0)?;
+        if theirs != self.volume {
+            return Err(ArchiveError::OtherVolume { theirs, ours: self.volume });
+        }
+        unsigned(column(&row, 1)?)
+    }
+
+    /// The same, if the archive is as it was left after this number of purges.
+    async fn hold_after(
+        &self,
+        transaction: &Transaction<'_>,
+        purge: u64,
+    ) -> Result<(), ArchiveError> {
+        if self.hold(transaction).await? == purge {
+            Ok(())
+        } else {
+            Err(ArchiveError::TakenOver(format!("purge {purge} of this volume")))
         }
     }
 
@@ -278,9 +293,9 @@ async fn copy(transaction: &Transaction<'_>, payments: &[Payment]) -> Result<(),
             &Uuid::from_bytes(payment.id.to_bytes()),
             &Decimal::new(payment.amount.get(), AMOUNT_SCALE),
             &payment.processor.name(),
-            &time_of_day(payment.requested_at),
-            &payment.accepted_at.map(time_of_day),
-            &time_of_day(payment.settled_at),
+            &to_system_time(payment.requested_at),
+            &payment.accepted_at.map(to_system_time),
+            &to_system_time(payment.settled_at),
         ];
         writer.as_mut().write(&row).await.map_err(&failed)?;
     }
@@ -289,7 +304,7 @@ async fn copy(transaction: &Transaction<'_>, payments: &[Payment]) -> Result<(),
 }
 
 /// The moment as the database's library takes it, to the millisecond.
-fn time_of_day(moment: TimestampMs) -> SystemTime {
+fn to_system_time(moment: TimestampMs) -> SystemTime {
     let milliseconds = Duration::from_millis(moment.get().unsigned_abs());
     if moment.get() < 0 { UNIX_EPOCH - milliseconds } else { UNIX_EPOCH + milliseconds }
 }
@@ -298,16 +313,28 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).expect("there are fewer than 2^31 segments, and than 2^63 purges")
 }
 
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).expect("the tables take no negative number")
+fn unsigned(number: i64) -> Result<u64, ArchiveError> {
+    u64::try_from(number).map_err(|_| odd(format!("{number} is less than nothing")))
 }
 
-fn position(place: i64) -> Position {
-    Position::from_u64(unsigned(place))
+/// A row of `archive_places`.
+fn place(row: &Row) -> Result<(u16, Position), ArchiveError> {
+    let (instance, place): (i32, i64) = (column(row, 0)?, column(row, 1)?);
+    let instance = u16::try_from(instance)
+        .map_err(|_| odd(format!("{instance} is no number of an instance")))?;
+    Ok((instance, Position::from_u64(unsigned(place)?)))
 }
 
-fn instance(number: i32) -> u16 {
-    u16::try_from(number).expect("the tables take no other number")
+/// What a column of a row has, unless a table is not the one that the archive made.
+///
+/// # Errors
+/// It is empty, or of another type.
+pub fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, ArchiveError> {
+    row.try_get(index).map_err(|error| odd(with_causes(&error)))
+}
+
+fn odd(why: String) -> ArchiveError {
+    ArchiveError::OddTable { action: "give what is in its tables", why }
 }
 
 #[cfg(test)]
@@ -337,7 +364,7 @@ mod tests {
     #[test]
     fn a_moment_keeps_its_millisecond() {
         for ms in [0, 1, -1, 1_764_547_199_999] {
-            let moment = time_of_day(TimestampMs::clamped(ms));
+            let moment = to_system_time(TimestampMs::clamped(ms));
             let back = match moment.duration_since(UNIX_EPOCH) {
                 Ok(since) => i64::try_from(since.as_millis()).unwrap(),
                 Err(before) => -i64::try_from(before.duration().as_millis()).unwrap(),

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::archive::connection::{Connecting, STEP_PATIENCE, within};
 use crate::archive::error::ArchiveError;
-use crate::archive::tables::set_places;
+use crate::archive::tables::{column, set_places};
 use crate::archive::{identity, schema};
 
 /// The folder in which the journal is written, beside those of the instances.
@@ -187,7 +187,8 @@ async fn copy(
 async fn hold(transaction: &Transaction<'_>) -> Result<u64, ArchiveError> {
     let failed = ArchiveError::sql("give what it has archived");
     let limits = format!(
-        "SET LOCAL statement_timeout = {}; SET LOCAL work_mem = '{SORT_MEMORY}'",
+        "SET LOCAL statement_timeout = {}; SET LOCAL work_mem = '{SORT_MEMORY}'; \
+         SET LOCAL idle_in_transaction_session_timeout = 0",
         SORT_PATIENCE.as_millis()
     );
     transaction.batch_execute(&limits).await.map_err(&failed)?;
@@ -197,7 +198,7 @@ async fn hold(transaction: &Transaction<'_>) -> Result<u64, ArchiveError> {
         return Err(ArchiveError::NoArchive);
     }
     let row = transaction.query_one("SELECT count(*) FROM payments", &[]).await.map_err(failed)?;
-    Ok(u64::try_from(row.get::<_, i64>(0)).expect("a count is not negative"))
+    Ok(u64::try_from(column::<i64>(&row, 0)?).expect("a count is not negative"))
 }
 
 /// Lets the archive be that of this volume, of which it has the restored journal up to here.
@@ -276,11 +277,12 @@ impl Writing {
 
 /// The record of a payment.
 fn record(row: &Row) -> Result<PaymentRecord, ArchiveError> {
-    let id = CorrelationId::from_bytes(row.get::<_, Uuid>(0).into_bytes());
-    let amount = Cents::new(row.get(1));
-    let name: &str = row.get(2);
+    let id = CorrelationId::from_bytes(column::<Uuid>(row, 0)?.into_bytes());
+    let amount = Cents::new(column(row, 1)?);
+    let name: &str = column(row, 2)?;
     let processor = Processor::ALL.into_iter().find(|processor| processor.name() == name);
-    let (requested_at, written_at) = (TimestampMs::new(row.get(3)), TimestampMs::new(row.get(4)));
+    let (requested_at, written_at) =
+        (TimestampMs::new(column(row, 3)?), TimestampMs::new(column(row, 4)?));
     match (processor, requested_at, written_at) {
         (Some(processor), Some(requested_at), Some(written_at)) if amount.is_payment_amount() => {
             let event = Event::Settled { processor, requested_at };

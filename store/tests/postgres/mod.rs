@@ -126,6 +126,36 @@ impl Postgres {
         format!("postgres://{USER}@localhost:{}/postgres?sslmode=require", self.port)
     }
 
+    /// A copy of all that it has, made while it is stopped.
+    pub fn copy_data(&mut self) {
+        self.stop();
+        self.copy(&self.data(), &self.folder.path().join("copy"));
+        self.start_again();
+    }
+
+    /// Brings that copy back in place of all that it has.
+    pub fn bring_back(&mut self) {
+        self.stop();
+        fs::remove_dir_all(self.data()).unwrap();
+        self.copy(&self.folder.path().join("copy"), &self.data());
+        self.start_again();
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        let copied = self.command("/bin/cp").arg("-a").arg(from).arg(to).status().unwrap();
+        assert!(copied.success());
+    }
+
+    /// Puts an empty database in place of the one that it has, whoever uses it.
+    pub fn recreate_database(&self) {
+        let template = format!("postgres://{USER}@127.0.0.1:{}/template1", self.port);
+        for sql in ["DROP DATABASE postgres WITH (FORCE)", "CREATE DATABASE postgres"] {
+            let mut command = self.psql_at(&template, sql);
+            // Whoever connects to a template in this moment is in the way.
+            wait_for("a new database", || command.output().unwrap().status.success().then_some(()));
+        }
+    }
+
     /// Starts it after it was stopped or killed, and waits until it answers.
     pub fn start_again(&mut self) {
         wait_for("the database", || {
@@ -133,7 +163,9 @@ impl Postgres {
                 // Processes of the one that was killed may hold its memory for a moment.
                 self.server = Some(self.spawn());
             }
-            self.try_query("SELECT 1").map(drop)
+            // Not another one that has got the port meanwhile.
+            let rows = self.try_query("SHOW data_directory")?;
+            (Path::new(&rows[0][0]) == self.data()).then_some(())
         });
     }
 
@@ -186,10 +218,14 @@ impl Postgres {
 
     /// What asks it something, from a process of its own.
     pub fn psql(&self, sql: &str) -> Command {
+        self.psql_at(&self.url(), sql)
+    }
+
+    fn psql_at(&self, url: &str, sql: &str) -> Command {
         let mut command = Command::new(self.programs.join("psql"));
         command
             .args(["-X", "-q", "-A", "-t", "-F", "|", "-v", "ON_ERROR_STOP=1", "-c", sql])
-            .arg(self.url())
+            .arg(url)
             .env("PGCONNECT_TIMEOUT", "5");
         command
     }
