@@ -172,34 +172,30 @@ where
                     let commit = Rc::clone(&self.next_commit.borrow());
                     self.woken.notify_one();
                     let written = commit.wait().await;
-                    if ticket.0 < written.void_count {
-                        now_ms = self.clock.elapsed_ms();
-                        continue;
+                    if ticket.0 >= written.accepts_count {
+                        return Accepted::Failing(self.failure().unwrap_or_default());
                     }
-                    return if ticket.0 < written.accepts_count {
-                        Accepted::Yes
-                    } else {
-                        Accepted::Failing(self.failure().unwrap_or_default())
-                    };
+                    if ticket.0 >= written.void_count {
+                        return Accepted::Yes;
+                    }
                 }
                 Accept::Wait => {
                     let current = self.current_commit.borrow().clone();
                     let commit = current.unwrap_or_else(|| Rc::clone(&self.next_commit.borrow()));
                     commit.wait().await;
-                    now_ms = self.clock.elapsed_ms();
                 }
                 Accept::Unsure => {
                     let word = self.store_spoke.notified();
                     if timeout(STORE_WORD_TIMEOUT, word).await.is_err() {
                         return Accepted::Unsure;
                     }
-                    now_ms = self.clock.elapsed_ms();
                 }
                 Accept::Known => return Accepted::Yes,
                 Accept::Conflict(amount) => return Accepted::Conflict(amount),
                 Accept::Full => return Accepted::Full,
                 Accept::Failing(why) => return Accepted::Failing(why),
             }
+            now_ms = self.clock.elapsed_ms();
         }
     }
 
@@ -475,9 +471,7 @@ where
             let rewritten = self.journal.borrow_mut().rewrite_unsynced();
             match rewritten {
                 Ok(()) => return Ok(()),
-                Err(damage @ (JournalError::Damaged { .. } | JournalError::Missing { .. })) => {
-                    return Err(damage);
-                }
+                Err(error) if error.is_damage() => return Err(error),
                 Err(error) => tracing::debug!("{error}"),
             }
         }

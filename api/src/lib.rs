@@ -107,7 +107,7 @@ impl ApiError {
     /// Whether stored data is damaged, so that a new start would not help.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Journal(JournalError::Damaged { .. } | JournalError::Missing { .. }))
+        matches!(self, Self::Journal(error) if error.is_damage())
     }
 }
 

@@ -78,11 +78,11 @@ impl BooksError {
     /// Whether stored data is damaged, so that a new start would not help.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            Self::Journal(JournalError::Damaged { .. } | JournalError::Missing { .. })
-                | Self::Claims(ClaimsError::Damaged { .. })
-        )
+        match self {
+            Self::Journal(error) => error.is_damage(),
+            Self::Claims(error) => error.is_damage(),
+            _ => false,
+        }
     }
 }
 

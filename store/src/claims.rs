@@ -83,6 +83,14 @@ pub enum ClaimsError {
     },
 }
 
+impl ClaimsError {
+    /// Whether stored data is damaged, so that trying again would not help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}
+
 /// What was decided before the log's first claim, in no order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Checkpoint {

@@ -192,14 +192,20 @@ fn a_database_that_is_made_anew_gets_all_and_one_that_is_brought_back_what_it_la
     assert!(store.end().success());
 }
 
-#[test]
-fn a_journal_that_cannot_be_read_for_a_while_takes_nothing_of_the_others() {
+/// A store with 100 payments whose database is down.
+fn without_database() -> (Postgres, Site, Store) {
     let mut postgres = Postgres::start();
     postgres.stop();
     let site = Site::new();
     site.write(0..100);
     let store = Store::archiving(&site, &postgres);
     store.wait_for_line("nothing is archived: the database cannot let us connect");
+    (postgres, site, store)
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_for_a_while_takes_nothing_of_the_others() {
+    let (mut postgres, site, store) = without_database();
     // The journals before this one are read when it fails.
     let unreadable = site.volume().journal(7).join(segment_file_name(1));
     std::fs::create_dir_all(&unreadable).unwrap();
@@ -259,12 +265,7 @@ fn a_table_that_is_not_as_the_archive_made_it_ends_the_archive_and_not_the_store
 
 #[test]
 fn a_database_that_is_away_is_caught_up_with_and_nobody_waits_for_it() {
-    let mut postgres = Postgres::start();
-    postgres.stop();
-    let site = Site::new();
-    site.write(0..100);
-    let store = Store::archiving(&site, &postgres);
-    store.wait_for_line("nothing is archived: the database cannot let us connect");
+    let (mut postgres, site, store) = without_database();
     assert_eq!(store.ask(&Request::Summarize(RangeMs::ALL)), Response::Summary(totals(0..100)));
     postgres.start_again();
     postgres.wait_for_payments(settled_count(0..100));

@@ -12,6 +12,7 @@ use ledger::clock;
 
 use super::answers::{Answer, accepted};
 use super::routes::is_json;
+use crate::processor::parse_length;
 
 /// Bytes of a plain request, at most, and of what is read at a time. Few while fuzzing, so that requests
 /// are cut there as well.
@@ -59,10 +60,9 @@ pub fn read(bytes: &[u8], limits: PlainLimits) -> Option<Plain<'_>> {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let is_ordinary = match field.name.len() {
             14 if is("content-length") => {
-                body_length.is_none() && {
-                    body_length = number(field.value);
-                    body_length.is_some()
-                }
+                let is_first = body_length.is_none() && field.value.len() <= LENGTH_DIGITS_MAX;
+                body_length = parse_length(field.value).filter(|_| is_first);
+                body_length.is_some()
             }
             12 if is("content-type") => is_json(field.value),
             10 if is("connection") => field.value.eq_ignore_ascii_case(b"keep-alive"),
@@ -81,16 +81,6 @@ pub fn read(bytes: &[u8], limits: PlainLimits) -> Option<Plain<'_>> {
         rest = behind;
     }
     Some(Plain { body, rest })
-}
-
-/// The number that these digits write.
-fn number(digits: &[u8]) -> Option<usize> {
-    if digits.is_empty() || digits.len() > LENGTH_DIGITS_MAX {
-        return None;
-    }
-    digits.iter().try_fold(0, |number, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + usize::from(digit - b'0'))
-    })
 }
 
 /// The bytes of answers, with the date of this second.

@@ -277,7 +277,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, AnswerError> {
 }
 
 /// A length as a head has it: digits and nothing else.
-fn parse_length(value: &[u8]) -> Option<usize> {
+pub fn parse_length(value: &[u8]) -> Option<usize> {
     let digits = value.trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -21,6 +21,7 @@ use tokio::task::spawn_local;
 
 use addresses::Addresses;
 pub use answer::ANSWER_BYTES_MAX;
+pub(crate) use answer::parse_length;
 #[cfg(fuzzing)]
 pub use answer::{AnswerError, AnswerReader};
 use messages::Requests;

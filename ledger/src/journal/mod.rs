@@ -78,4 +78,10 @@ impl JournalError {
         let file = file.into();
         move |source| Self::Io { action, file, source }
     }
+
+    /// Whether stored data is damaged, so that trying again would not help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Missing { .. })
+    }
 }

@@ -42,11 +42,11 @@ impl OursError {
     /// Whether stored data is damaged.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            Self::Journal(JournalError::Damaged { .. } | JournalError::Missing { .. })
-                | Self::Claims(ClaimsError::Damaged { .. })
-        )
+        match self {
+            Self::Journal(error) => error.is_damage(),
+            Self::Claims(error) => error.is_damage(),
+            _ => false,
+        }
     }
 }
 

@@ -84,8 +84,8 @@ impl World {
         let oldest_open = api.engine.oldest_open_segment();
         let appended = api.journal.append(&records, oldest_open, api.now(now_ms));
         let (first, count) = (appended.first, appended.count);
-        if let Some(error @ (JournalError::Damaged { .. } | JournalError::Missing { .. })) =
-            &appended.error
+        if let Some(error) = &appended.error
+            && error.is_damage()
         {
             return Break(damaged(error));
         }
