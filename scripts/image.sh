@@ -8,6 +8,10 @@ readonly EXIT_USAGE=64
 readonly EXIT_UNAVAILABLE=69
 # How docker run says that the engine failed, not the program.
 readonly EXIT_ENGINE=125
+# How timeout says that it was too long.
+readonly EXIT_TIMEOUT=124
+# Seconds that a container may take to start and end.
+readonly RUN_SECONDS=120
 readonly NAME=payment-router
 # What the image is built from, as .dockerignore has it.
 readonly SOURCES=(Dockerfile .dockerignore Cargo.toml Cargo.lock rinha-test/Cargo.toml
@@ -49,10 +53,13 @@ fi
 
 # An engine may answer and yet have nothing to run containers with.
 code=0
-answer=$(docker run --rm --network none "$IMAGE" /bin/lb --help 2>&1) || code=$?
+answer=$(timeout "$RUN_SECONDS" docker run --rm --network none "$IMAGE" /bin/lb --help 2>&1) || code=$?
 if ((code == EXIT_ENGINE)); then
   echo "scripts/image.sh: the Docker engine answers, but runs no container: $answer" >&2
   exit "$EXIT_UNAVAILABLE"
+elif ((code == EXIT_TIMEOUT)); then
+  echo "scripts/image.sh: the Docker engine has not run a container within $RUN_SECONDS s" >&2
+  exit 1
 elif ((code)); then
   echo "scripts/image.sh: $IMAGE does not run: $answer" >&2
   exit 1

@@ -11,8 +11,9 @@ pub mod load;
 pub mod service;
 
 use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use ledger::clock::Monotonic;
@@ -25,8 +26,18 @@ use rinha_test::up::ports::{self, FreePorts};
 /// After this long a test gives up. No test depends on how much sooner a thing happens.
 const PATIENCE: Duration = Duration::from_mins(5);
 
+/// A command that has not ended after this long is ended, and has failed: an engine now and then
+/// forgets a call, and whoever waits for it would wait for ever.
+const COMMAND_PATIENCE: Duration = Duration::from_mins(2);
+
+/// An image may have to be built.
+const BUILD_PATIENCE: Duration = Duration::from_mins(12);
+
 /// How often something is looked for.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How often it is looked whether a command has ended.
+const COMMAND_POLL: Duration = Duration::from_millis(5);
 
 /// The router's services, in the order in which they are started.
 pub const SERVICES: [&str; 4] = ["store", "api-1", "api-2", "lb"];
@@ -61,13 +72,49 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// Runs a command to its end, or to the end of patience. What it prints goes to files, so that
+/// nobody waits for what it may have started.
+pub fn output(command: &mut Command, patience: Duration) -> io::Result<Output> {
+    let mut files = [tempfile::tempfile()?, tempfile::tempfile()?];
+    let [stdout, stderr] = files.each_ref().map(File::try_clone);
+    let mut child = command.stdin(Stdio::null()).stdout(stdout?).stderr(stderr?).spawn()?;
+    let clock = Monotonic::start();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if clock.elapsed() > patience {
+            child.kill()?;
+            child.wait()?;
+            let error = format!("{command:?} has not ended after {patience:?}");
+            return Err(io::Error::new(ErrorKind::TimedOut, error));
+        }
+        std::thread::sleep(COMMAND_POLL);
+    };
+    let mut texts = [Vec::new(), Vec::new()];
+    for (file, text) in files.iter_mut().zip(&mut texts) {
+        file.rewind()?;
+        file.read_to_end(text)?;
+    }
+    let [stdout, stderr] = texts;
+    Ok(Output { status, stdout, stderr })
+}
+
 fn succeeds(words: &[&str]) -> bool {
-    Command::new(words[0]).args(&words[1..]).output().is_ok_and(|output| output.status.success())
+    match output(Command::new(words[0]).args(&words[1..]), COMMAND_PATIENCE) {
+        Ok(output) => output.status.success(),
+        // Where a program is missing nothing is to be told.
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => {
+            eprintln!("{error}");
+            false
+        }
+    }
 }
 
 /// Runs a command, which must succeed, and gives what it prints.
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+fn run(command: &mut Command, patience: Duration) -> String {
+    let output = output(command, patience).unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let Output { status, stderr, .. } = output;
     let stderr = String::from_utf8_lossy(&stderr);
@@ -76,7 +123,7 @@ fn run(command: &mut Command) -> String {
 }
 
 fn docker(arguments: &[&str]) -> String {
-    run(Command::new("docker").args(arguments))
+    run(Command::new("docker").args(arguments), COMMAND_PATIENCE)
 }
 
 /// Finds it, or says why the test is skipped.
@@ -92,7 +139,8 @@ fn engine() -> Option<Engine> {
         return None;
     };
     // scripts/test.sh has built it before; it is only built here if a test is run by itself.
-    let output = Command::new(root().join("scripts/image.sh")).output().unwrap();
+    let mut command = Command::new(root().join("scripts/image.sh"));
+    let output = output(&mut command, BUILD_PATIENCE).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(EXIT_UNAVAILABLE) {
         eprintln!("skipped: {stderr}");
@@ -179,7 +227,7 @@ impl Containers {
         for variable in ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"] {
             command.env_remove(variable);
         }
-        run(&mut command)
+        run(&mut command, 2 * PATIENCE)
     }
 
     /// Where the router takes payments: `host:port`.
@@ -215,7 +263,13 @@ impl Drop for Containers {
                 for id in service::ids(service) {
                     eprintln!("the end of the log of {service}:");
                     // Another panic here would keep all that follows from being removed.
-                    let _ = Command::new("docker").args(["logs", "--tail", "30", &id]).status();
+                    let mut command = Command::new("docker");
+                    command.args(["logs", "--tail", "30", &id]);
+                    if let Ok(Output { stdout, stderr, .. }) =
+                        output(&mut command, COMMAND_PATIENCE)
+                    {
+                        eprintln!("{}", String::from_utf8_lossy(&[stdout, stderr].concat()));
+                    }
                 }
             }
         }
@@ -226,7 +280,9 @@ impl Drop for Containers {
 /// What docker lists of a project.
 fn listed(arguments: &[&str], project: &str) -> Vec<String> {
     let project = format!("label=com.docker.compose.project={project}");
-    let output = Command::new("docker").args(arguments).args(["-q", "--filter", &project]).output();
+    let mut command = Command::new("docker");
+    command.args(arguments).args(["-q", "--filter", &project]);
+    let output = output(&mut command, COMMAND_PATIENCE);
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.unwrap_or_default().lines().map(str::to_owned).collect()
 }
@@ -248,7 +304,8 @@ fn clean() {
                 if !found.is_empty() {
                     is_clean = false;
                     // What is still in use is tried again.
-                    let _ = Command::new("docker").args(removal).args(&found).output();
+                    let mut command = Command::new("docker");
+                    let _ = output(command.args(removal).args(&found), COMMAND_PATIENCE);
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ledger::clock::Monotonic;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PROCESSORS, ROUTER, docker, listed, succeeds, wait_for};
+use super::{COMMAND_PATIENCE, PROCESSORS, ROUTER, docker, listed, output, succeeds, wait_for};
 
 /// The ids of a service's containers, running or not.
 pub fn ids(service: &str) -> Vec<String> {
@@ -56,7 +56,7 @@ pub fn log(service: &str, since: Option<&str>) -> String {
     if let Some(since) = since {
         command.args(["--since", since]);
     }
-    let output = command.arg(id).output().unwrap();
+    let output = output(command.arg(id), COMMAND_PATIENCE).unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
