@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+use crate::chronicle::Chronicle;
 use crate::engine::{Accept, Batch, Call, CallOutcome, Engine, Written};
 use crate::metrics::ApiMetrics;
 use crate::processor::ProcessorClient;
@@ -108,6 +109,7 @@ pub struct Driver<D: Disk> {
     calls_count: Cell<usize>,
     calls_ended: Notify,
     metrics: ApiMetrics,
+    chronicle: Chronicle,
     /// When the claim was made that is not answered.
     claimed_us: Cell<Option<u64>>,
 }
@@ -126,6 +128,8 @@ where
         clock: Monotonic,
         durability: Durability,
     ) -> std::io::Result<Rc<Self>> {
+        let chronicle = Chronicle::default();
+        chronicle.started(engine.open_count(), clock::now);
         let written = Notify::new();
         if durability == Durability::Process && journal.is_unsynced() {
             // By the process before, which may have ended before it synced that.
@@ -147,6 +151,7 @@ where
             calls_count: Cell::new(0),
             calls_ended: Notify::new(),
             metrics: ApiMetrics::default(),
+            chronicle,
             claimed_us: Cell::new(None),
         }))
     }
@@ -231,6 +236,18 @@ where
         &self.metrics
     }
 
+    /// What was decided lately.
+    #[must_use]
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
+    }
+
+    /// The fees by [`Processor::index`], in basis points.
+    #[must_use]
+    pub fn fees_bp(&self) -> [u32; 2] {
+        self.engine.borrow().fees_bp()
+    }
+
     /// Takes in what became of a call.
     pub fn finished(&self, call: &Call, outcome: CallOutcome, latency_us: u64) {
         self.metrics.called(call.processor, outcome, latency_us);
@@ -246,6 +263,7 @@ where
     /// Takes in what a processor says of itself.
     pub fn heard(&self, processor: Processor, health: Health) {
         self.metrics.heard(processor, health);
+        self.chronicle.said(processor, health.failing, clock::now);
         self.engine.borrow_mut().heard(processor, health, self.clock.elapsed_ms());
         self.woken.notify_one();
     }
@@ -255,8 +273,14 @@ where
         self.time_claim(&event);
         let mut engine = self.engine.borrow_mut();
         match event {
-            StoreEvent::Connected(notice) => engine.connected(notice),
-            StoreEvent::Disconnected => engine.disconnected(),
+            StoreEvent::Connected(notice) => {
+                self.chronicle.store(true, clock::now);
+                engine.connected(notice);
+            }
+            StoreEvent::Disconnected => {
+                self.chronicle.store(false, clock::now);
+                engine.disconnected();
+            }
             StoreEvent::Decided { through, losers } => engine.decided(through, &losers),
             StoreEvent::ClaimRefused(why) => {
                 tracing::warn!("the store cannot decide: {why}");
@@ -271,6 +295,7 @@ where
                 engine.purge_aborted();
             }
             StoreEvent::Purged(notice) => {
+                self.chronicle.purged(clock::now);
                 engine.purged(notice);
                 let oldest_needed = engine.oldest_open_segment().min(notice.cut.segment);
                 self.remove_void_segments(oldest_needed, notice);
@@ -329,6 +354,7 @@ where
                 }
             }
             wake_ms = self.turn(clients, store).await?;
+            self.chronicle.stands(self.engine.borrow().standing(), clock::now);
         }
     }
 
@@ -417,6 +443,9 @@ where
             }
         }
         let failure = appended.error.map(|error| error.to_string());
+        if self.sync_failure.borrow().is_none() {
+            self.chronicle.takes(failure.as_deref(), clock::now);
+        }
         let now_ms = now_us / 1000;
         for age_ms in self.engine.borrow().settled_ages_ms(&batch, appended.count, now_ms) {
             self.metrics.settle.observe_us(age_ms * 1000);
@@ -444,6 +473,7 @@ where
                 Ok(through) => {
                     self.journal.borrow_mut().synced(through);
                     if self.sync_failure.take().is_some() {
+                        self.chronicle.takes(None, clock::now);
                         tracing::info!("the journal can be synced again");
                     }
                     return Ok(());
@@ -451,6 +481,7 @@ where
                 Err(error) => {
                     self.metrics.journal_sync_failures.add_one();
                     let why = error.to_string();
+                    self.chronicle.takes(Some(&why), clock::now);
                     if self.sync_failure.replace(Some(why.clone())).is_none() {
                         tracing::error!("{why}. No payment is accepted until that works again");
                     }

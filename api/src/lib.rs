@@ -11,9 +11,11 @@
 //! | [`store_client`] | the line to the store |
 //! | [`health`] | the processors' own word about their health |
 //! | [`metrics`] | what is counted, and told to whoever asks |
+//! | [`chronicle`] | what was decided lately, in words |
 //!
 //! One thread serves requests and makes calls; one waits for the disk, one asks for health.
 
+pub mod chronicle;
 pub mod driver;
 pub mod engine;
 pub mod health;
@@ -43,7 +45,8 @@ use ledger::daemon;
 use ledger::disk::folder::FolderDisk;
 use ledger::handover::HandoverListener;
 use ledger::journal::{Journal, JournalConfig, JournalError, OpenPayments};
-use ledger::metrics::publish;
+use ledger::metrics::{publish, tell};
+use ledger::notes;
 use ledger::volume::instance_name;
 use metrics::Now;
 use processor::{CallLimits, ProcessorClient};
@@ -273,14 +276,19 @@ async fn sync_recovered(journal: &mut Journal<FolderDisk>) -> Result<(), ApiErro
     Ok(())
 }
 
-/// Tells metrics to whoever asks. The journal's lock keeps others from this socket as well.
+/// Tells metrics and notes to whoever asks. The journal's lock keeps others from these sockets as well.
 fn publish_metrics(
     settings: &ApiSettings,
     driver: &Rc<Driver<FolderDisk>>,
     store: &Rc<StoreClient>,
     connections: &Rc<Connections>,
 ) {
-    let path = settings.volume().metrics_socket(&instance_name(settings.instance));
+    let (volume, name) = (settings.volume(), instance_name(settings.instance));
+    tell(&volume.notes_socket(&name), "notes", {
+        let driver = Rc::clone(driver);
+        move || notes::write(driver.chronicle().notes())
+    });
+    let path = volume.metrics_socket(&name);
     let (driver, store, connections) =
         (Rc::clone(driver), Rc::clone(store), Rc::clone(connections));
     publish(&path, move |page| {
@@ -288,6 +296,7 @@ fn publish_metrics(
             open_payments: driver.open_count(),
             oldest_age: Duration::from_millis(driver.oldest_age_ms()),
             router: driver.routing().0,
+            fees_bp: driver.fees_bp(),
             is_accepting: driver.failure().is_none(),
             is_store_connected: store.is_connected(),
             connections: connections.standing().connections_count,

@@ -12,6 +12,7 @@ pub mod json;
 pub mod line;
 pub mod metrics;
 pub mod money;
+pub mod notes;
 pub mod processor;
 pub mod protocol;
 pub mod query;

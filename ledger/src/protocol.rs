@@ -54,6 +54,8 @@ pub enum Request {
     Look(CorrelationId),
     /// Empty everything.
     Purge,
+    /// Where are the records of this payment?
+    Trace(CorrelationId),
     /// The answer to [`Response::PreparePurge`]: this instance sends nothing until it hears
     /// [`Response::PurgeNotice`] or [`Response::PurgeAborted`].
     PurgePrepared {
@@ -79,6 +81,8 @@ pub enum Response {
     Summary([Totals; 2]),
     /// To [`Request::Look`].
     Payment(Option<PaymentRecord>),
+    /// To [`Request::Trace`]: all segments that have records of it.
+    Traced(Vec<Trace>),
     /// To [`Request::Purge`]: it was carried out.
     Purged,
     /// To any request that could not be answered.
@@ -92,6 +96,15 @@ pub enum Response {
     PurgeAborted,
     /// A notice: a purge was carried out. Drop what it made void, and go on.
     PurgeNotice(PurgeNotice),
+}
+
+/// A segment that has records of a payment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trace {
+    /// The instance whose journal it is in.
+    pub instance: u16,
+    /// The first place of the segment that counts: what lies before was purged.
+    pub from: Position,
 }
 
 /// Up to where an instance's journal was made void by a purge.
@@ -236,6 +249,7 @@ impl Request {
             Self::PurgePrepared { serial } => {
                 frame(out, number, 6, |out| out.extend_from_slice(&serial.to_le_bytes()));
             }
+            Self::Trace(id) => frame(out, number, 7, |out| out.extend_from_slice(&id.to_bytes())),
         }
     }
 
@@ -248,6 +262,7 @@ impl Request {
             4 => Self::Look(body.id()?),
             5 => Self::Purge,
             6 => Self::PurgePrepared { serial: body.u64()? },
+            7 => Self::Trace(body.id()?),
             _ => return None,
         };
         body.ended().then_some(request)
@@ -282,6 +297,12 @@ impl Response {
             }
             Self::PurgeAborted => frame(out, number, 8, |_| ()),
             Self::PurgeNotice(notice) => frame(out, number, 9, |out| put_notice(out, *notice)),
+            Self::Traced(traces) => frame(out, number, 10, |out| {
+                for Trace { instance, from } in traces {
+                    out.extend_from_slice(&instance.to_le_bytes());
+                    put_position(out, *from);
+                }
+            }),
         }
     }
 
@@ -305,6 +326,13 @@ impl Response {
             7 => Self::PreparePurge { serial: body.u64()? },
             8 => Self::PurgeAborted,
             9 => Self::PurgeNotice(body.notice()?),
+            10 => {
+                let mut traces = Vec::new();
+                while !body.ended() {
+                    traces.push(Trace { instance: body.u16()?, from: body.position()? });
+                }
+                Self::Traced(traces)
+            }
             _ => return None,
         };
         body.ended().then_some(response)
@@ -423,6 +451,7 @@ mod tests {
             Request::Look(CorrelationId::from_bytes([7; 16])),
             Request::Purge,
             Request::PurgePrepared { serial: 3 },
+            Request::Trace(CorrelationId::from_bytes([7; 16])),
         ]
     }
 
@@ -440,6 +469,11 @@ mod tests {
             Response::PurgeAborted,
             Response::Refused("the disk is full".to_owned()),
             Response::PurgeNotice(notice),
+            Response::Traced(vec![]),
+            Response::Traced(vec![
+                Trace { instance: 1, from: cut },
+                Trace { instance: u16::MAX, from: Position::START },
+            ]),
         ]
     }
 

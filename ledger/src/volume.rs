@@ -7,7 +7,7 @@
 //! DIR/store/suspect                      that the database is not to be trusted
 //! DIR/store/volume-id                    by which an archive knows whose it is
 //! DIR/health/lease, DIR/health/state     who asks the processors for their health, and the answer
-//! DIR/run/                               sockets, those of metrics among them, and pid files
+//! DIR/run/                               sockets, those of metrics and notes among them, and pid files
 //! ```
 
 use std::io;
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::folder::create_folder;
 use crate::metrics::METRICS_SUFFIX;
+use crate::notes::NOTES_SUFFIX;
 
 /// The folder of a journal is named after its API instance.
 const INSTANCE_PREFIX: &str = "api-";
@@ -107,6 +108,12 @@ impl Volume {
     #[must_use]
     pub fn metrics_socket(&self, daemon: &str) -> PathBuf {
         metrics_socket(&self.run(), daemon)
+    }
+
+    /// The socket on which an API instance of this name tells its notes.
+    #[must_use]
+    pub fn notes_socket(&self, api: &str) -> PathBuf {
+        self.run().join(format!("{api}{NOTES_SUFFIX}"))
     }
 
     /// Creates the folders that several processes use.

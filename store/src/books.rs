@@ -15,7 +15,7 @@ use ledger::journal::{
     RECORD_BYTES, Record, list_segments, read_seal, read_segment_header, recovery_start,
     segment_file_name, sync_segments,
 };
-use ledger::protocol::PurgeNotice;
+use ledger::protocol::{PurgeNotice, Trace};
 use ledger::volume::{Volume, instance_name};
 use ledger::{CorrelationId, RangeMs, TimestampMs, Totals};
 
@@ -38,6 +38,10 @@ const REBUILD_PAYMENTS_MAX: usize = 4096;
 /// Segments that may wait to be indexed while journals are read at the start, so that not all of
 /// them are in memory.
 const INDEXING_MAX: usize = 1;
+
+/// Segments of one payment that are told at most. It has records in one or two, and in more only where it
+/// was posted again long after.
+const TRACES_MAX: usize = 64;
 
 /// The file with the key of the index's fingerprints.
 const HASH_KEY_FILE: &str = "key";
@@ -580,6 +584,25 @@ impl Books {
             Some(found) => self.read_record(found),
             None => Ok(self.decisions.survivor(id).copied()),
         }
+    }
+
+    /// The segments that have records of a payment, by every record that was written before the call: the
+    /// first ones, where there are more than are told.
+    ///
+    /// # Errors
+    /// A journal or the index cannot be read.
+    pub fn trace(&mut self, id: CorrelationId) -> Result<Vec<Trace>, BooksError> {
+        self.read_all()?;
+        let found = self.index.find(id)?;
+        let traces = found.iter().take(TRACES_MAX).map(|Found { instance, position, .. }| {
+            let begin = Position { segment: position.segment, index: 0 };
+            let cut = self.decisions.cut(*instance);
+            Trace {
+                instance: *instance,
+                from: if cut.segment == begin.segment { cut } else { begin },
+            }
+        });
+        Ok(traces.collect())
     }
 
     fn read_record(&self, found: &Found) -> Result<Option<PaymentRecord>, BooksError> {

@@ -93,6 +93,7 @@ impl Desk {
             Request::Claim { through } => self.claim(connection, through)?,
             Request::Summarize(range) => Response::Summary(self.books.sum(range)?),
             Request::Look(id) => Response::Payment(self.books.look(id)?),
+            Request::Trace(id) => Response::Traced(self.books.trace(id)?),
             Request::Purge => return self.begin_purge(connection, number),
             Request::PurgePrepared { serial } => return self.prepared(connection, serial),
         };

@@ -39,7 +39,7 @@ impl StoreMetrics {
         match request {
             Request::Claim { .. } => self.claim.observe_us(took_us),
             Request::Summarize(_) => self.summary.observe_us(took_us),
-            Request::Look(_) => self.look_up.observe_us(took_us),
+            Request::Look(_) | Request::Trace(_) => self.look_up.observe_us(took_us),
             Request::Hello { .. } | Request::Purge | Request::PurgePrepared { .. } => {}
         }
     }

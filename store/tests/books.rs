@@ -445,6 +445,43 @@ fn a_purge_empties_everything_but_what_a_processor_may_have() {
 }
 
 #[test]
+fn every_segment_that_has_records_of_a_payment_is_told_from_where_it_counts() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    let traces = |books: &mut Books, number| {
+        let mut traces: Vec<_> = books.trace(id(number)).unwrap();
+        traces.sort_unstable_by_key(|trace| (trace.instance, trace.from));
+        traces.into_iter().map(|trace| (trace.instance, trace.from)).collect::<Vec<_>>()
+    };
+    let begin = |segment| Position { segment, index: 0 };
+    assert_eq!(traces(&mut books, 7), []);
+    // It is settled in another segment than it was accepted in, and the other instance has it too.
+    site.write(1, 7, Event::Accepted);
+    for number in 10..17 {
+        site.settle(1, number, Processor::Default);
+    }
+    let (processor, requested_at) = (Processor::Default, at(7));
+    site.write(1, 7, Event::Dispatched { processor, requested_at });
+    site.write(1, 7, Event::Settled { processor, requested_at });
+    site.write(2, 7, Event::Accepted);
+    site.write(2, 7, Event::Duplicate);
+    let all = [(1, begin(1)), (1, begin(2)), (2, begin(1))];
+    assert_eq!(traces(&mut books, 7), all);
+    site.claim(&mut books, 1);
+    site.claim(&mut books, 2);
+    drop(books);
+    let mut books = site.books();
+    assert_eq!(traces(&mut books, 7), all);
+
+    // What was purged counts no more.
+    books.purge().unwrap().unwrap();
+    assert_eq!(traces(&mut books, 7), []);
+    let cut = site.end(2);
+    site.write(2, 7, Event::Accepted);
+    assert_eq!(traces(&mut books, 7), [(2, cut)]);
+}
+
+#[test]
 fn an_instance_that_runs_and_is_not_connected_is_noticed() {
     let mut site = Site::new();
     let mut books = site.books();

@@ -37,7 +37,7 @@ use slab::Slab;
 use writing::Failure;
 pub use writing::{Batch, Written};
 
-use crate::router::{Reason, Router, RouterConfig};
+use crate::router::{Reason, Router, RouterConfig, RouterStanding};
 
 /// The engine's limits.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -247,6 +247,18 @@ impl Engine {
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.payments.len()
+    }
+
+    /// Where payments go, in short.
+    #[must_use]
+    pub fn standing(&self) -> RouterStanding {
+        self.router.standing()
+    }
+
+    /// The fees by [`Processor::index`], in basis points.
+    #[must_use]
+    pub fn fees_bp(&self) -> [u32; 2] {
+        self.config.router.fees_bp
     }
 
     /// Takes a payment in, to be written with the next batch.

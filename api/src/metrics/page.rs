@@ -18,6 +18,8 @@ pub struct Now {
     pub oldest_age: Duration,
     /// What the router knows.
     pub router: RouterView,
+    /// The fees by [`Processor::index`], in basis points.
+    pub fees_bp: [u32; 2],
     /// Whether payments are taken in: the journal can be written and synced.
     pub is_accepting: bool,
     /// Whether the store is there.
@@ -41,6 +43,11 @@ impl ApiMetrics {
     pub fn fill(&self, page: &mut Page, now: &Now) {
         self.fill_payments(page, now);
         self.fill_processors(page, &now.router);
+        page.gauges(
+            "router_processor_fee_basis_points",
+            "What the processor keeps of an amount, as the router was told, in hundredths of a percent.",
+            by_processor(|processor| u64::from(now.fees_bp[processor.index()])),
+        );
         self.fill_journal(page, now);
         page.gauge(
             "router_connections",

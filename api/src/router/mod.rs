@@ -22,7 +22,7 @@ use load::Load;
 use outage::{Outages, worth_ms};
 pub use state::SLOW_PROBE_INTERVAL_MS;
 use state::{Availability, State};
-pub use view::{ProcessorView, Reason, RouterView};
+pub use view::{ProcessorView, Reason, RouterStanding, RouterView};
 
 /// How the router judges.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -255,6 +255,16 @@ impl Router {
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason
+    }
+
+    /// Where payments go, in short. It costs next to nothing, so it can be asked after every turn.
+    #[must_use]
+    pub fn standing(&self) -> RouterStanding {
+        RouterStanding {
+            cheap: self.cheap,
+            reason: self.reason,
+            is_closed: [0, 1].map(|index: usize| self.states[index].breaker.is_closed()),
+        }
     }
 
     /// What the router knows and thinks.

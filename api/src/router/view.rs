@@ -77,6 +77,17 @@ pub struct ProcessorView {
     pub is_slow: bool,
 }
 
+/// Where payments go, in short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RouterStanding {
+    /// The processor that is preferred.
+    pub cheap: Processor,
+    /// Why payments go where they go.
+    pub reason: Reason,
+    /// Whether the breakers let everything through, by [`Processor::index`].
+    pub is_closed: [bool; 2],
+}
+
 /// What the router knows and thinks at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RouterView {

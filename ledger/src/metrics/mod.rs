@@ -15,4 +15,4 @@ mod server;
 pub use cells::{BOUNDS_COUNT, Bounds, Counter, Histogram, Spread};
 pub use page::{Labels, Page, Value};
 pub use process::{ProcessFacts, add_process};
-pub use server::{METRICS_SUFFIX, publish};
+pub use server::{METRICS_SUFFIX, publish, tell};

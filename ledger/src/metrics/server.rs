@@ -1,5 +1,5 @@
-//! The socket on which a daemon tells its metrics: whoever connects gets the whole page, and then
-//! the end.
+//! Sockets on which a daemon tells something of itself, its metrics above all: whoever connects gets
+//! the whole text, and then the end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,10 +33,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A process that cannot open the socket says so, works on and tries again: payments matter more,
 /// and whoever reads metrics sees that there are none.
 pub fn publish(path: &Path, fill: impl Fn(&mut Page) + 'static) {
+    let booted = booted();
+    tell(path, "metrics", move || {
+        let mut page = Page::default();
+        fill(&mut page);
+        add_process(&mut page, booted);
+        page.text()
+    });
+}
+
+/// Tells a text on a socket from now on, which is made for each reader. `what` says in a word what it
+/// is. For the rest it is as [`publish`].
+pub fn tell(path: &Path, what: &'static str, text: impl Fn() -> String + 'static) {
     let listening = listen(path);
     if let Err(error) = &listening {
         tracing::warn!(
-            "the metrics of this process cannot be read, and it works on and tries again: {}: {error}",
+            "the {what} of this process cannot be read, and it works on and tries again: {}: {error}",
             path.display()
         );
     }
@@ -44,41 +56,37 @@ pub fn publish(path: &Path, fill: impl Fn(&mut Page) + 'static) {
     spawn_local(async move {
         let listener = match listening {
             Ok(listener) => listener,
-            Err(_) => listen_later(&path).await,
+            Err(_) => listen_later(&path, what).await,
         };
-        serve(listener, fill).await;
+        serve(listener, what, text).await;
     });
 }
 
 /// Listens as soon as that is possible, for example once the folder is there.
-async fn listen_later(path: &Path) -> PrivateListener {
+async fn listen_later(path: &Path, what: &str) -> PrivateListener {
     loop {
         sleep(LISTEN_PAUSE).await;
         match listen(path) {
             Ok(listener) => {
-                tracing::info!("the metrics of this process can be read at {}", path.display());
+                tracing::info!("the {what} of this process can be read at {}", path.display());
                 return listener;
             }
-            Err(error) => tracing::debug!("no metrics yet: {}: {error}", path.display()),
+            Err(error) => tracing::debug!("no {what} yet: {}: {error}", path.display()),
         }
     }
 }
 
-async fn serve(listener: PrivateListener, fill: impl Fn(&mut Page)) {
-    let booted = booted();
+async fn serve(listener: PrivateListener, what: &str, text: impl Fn() -> String) {
     loop {
         let accepted = listener.accept().await;
         match accepted.and_then(|stream| check_peer(stream.as_fd()).map(|()| stream)) {
             Ok(stream) => {
-                let mut page = Page::default();
-                fill(&mut page);
-                add_process(&mut page, booted);
-                if let Err(error) = write(stream, page.text()).await {
-                    tracing::debug!("a reader of metrics is gone: {error}");
+                if let Err(error) = write(stream, text()).await {
+                    tracing::debug!("a reader of {what} is gone: {error}");
                 }
             }
             Err(error) => {
-                tracing::warn!("a reader of metrics is refused: {error}");
+                tracing::warn!("a reader of {what} is refused: {error}");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
