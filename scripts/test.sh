@@ -13,8 +13,8 @@ scripts/test.sh
 Runs every check that a change must pass: the format, the lints of Rust and of the scripts, the
 dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (8),
 the simulation of SIMULATE_SEEDS histories of payments (200000), the instructions of taking a payment
-in, and last all tests. cargo-deny, k6 and schemathesis are installed into ./.tools and ./.venv where
-they are missing. Where a Docker engine answers the image is built as well, which takes some minutes
+in, and last all tests. cargo-deny, k6, playwright and schemathesis are installed into ./.tools and ./.venv
+where they are missing. Where a Docker engine answers the image is built as well, which takes some minutes
 the first time, and tested in containers.
 HELP
   exit
@@ -107,6 +107,11 @@ if schemathesis=$(scripts/python-tool.sh schemathesis); then
   export SCHEMATHESIS=$schemathesis
 else
   echo 'skipped: the check of the API against its description, because schemathesis cannot be installed here'
+fi
+if playwright=$(scripts/python-tool.sh playwright); then
+  export PLAYWRIGHT=$playwright
+else
+  echo 'skipped: the page in a browser, because playwright cannot be installed here'
 fi
 if command -v cargo-nextest >/dev/null; then
   cargo nextest run --workspace --locked

@@ -10,8 +10,8 @@ if [[ ${1:-} == --help ]]; then
 scripts/up.sh [OPTIONS]
 
 Builds everything and runs it on this machine, without containers: two simulated payment
-processors, the store, two APIs and the balancer, on http://127.0.0.1:9999, and the monitor, which
-tells all metrics on http://127.0.0.1:9100/metrics. Ctrl-C ends it.
+processors, the store, two APIs and the balancer, on http://127.0.0.1:9999, and the monitor, with a
+live page on http://127.0.0.1:9100 and all metrics on http://127.0.0.1:9100/metrics. Ctrl-C ends it.
 The options are those of `rinha-test up`.
 
 HELP

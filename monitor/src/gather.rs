@@ -127,12 +127,19 @@ fn is_name(text: &str) -> bool {
 }
 
 async fn read(path: &Path) -> Result<Vec<Family>, DaemonDown> {
+    Ok(parse(&read_text(path).await?)?)
+}
+
+/// What a daemon tells on a socket, all of it.
+///
+/// # Errors
+/// It does not, or nothing that is a text.
+pub async fn read_text(path: &Path) -> Result<String, DaemonDown> {
     let answer = timeout(ANSWER_TIMEOUT, answer(path)).await;
     let bytes = answer.map_err(|_| DaemonDown::Silent).flatten()?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         DaemonDown::Broken(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
-    })?;
-    Ok(parse(&text)?)
+    })
 }
 
 async fn answer(path: &Path) -> Result<Vec<u8>, DaemonDown> {

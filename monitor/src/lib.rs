@@ -7,7 +7,8 @@
 //! | [`gather`] | asks every daemon over its socket |
 //! | [`merge`] | one text of all answers |
 //! | [`shared`] | one gathering for all who ask at about the same time |
-//! | [`serve`] | `monitor serve`: `GET /metrics` |
+//! | [`serve`] | `monitor serve`: `GET /metrics` and the page |
+//! | [`page`] | the live page, and what it asks for |
 //! | [`status`] | `monitor status`: how the router is, on one screen or as JSON |
 //!
 //! It owns nothing, and keeps nothing for longer than a moment: whatever it says was read from the
@@ -16,6 +17,7 @@
 
 pub mod gather;
 pub mod merge;
+pub mod page;
 pub mod serve;
 pub mod settings;
 pub mod shared;

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use clap::Parser;
 use ledger::daemon::{LogSettings, Settings};
 
-/// Answers GET /metrics with the metrics of all daemons of a router, in Prometheus' text format.
+/// Answers GET /metrics with the metrics of all daemons of a router, in Prometheus' text format, and
+/// GET / with a page that shows them live.
 ///
 /// Each time it is asked it asks every daemon over its socket in DIR/run, and gives each sample the
 /// label `daemon`. `router_up` tells which daemons answered within a second. While nobody asks,
-/// nothing is done, and who asks within 250 ms after another gets what that one got.
+/// nothing is done, and who asks within 250 ms after another gets what that one got. Whoever watches
+/// the page makes it ask once a second, however many watch.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "monitor serve", version, about, long_about)]
 pub struct ServeSettings {
@@ -21,6 +23,11 @@ pub struct ServeSettings {
     /// The address to listen on. Whoever reaches it may read the metrics
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
     pub listen: SocketAddr,
+
+    /// Another name than an address or localhost under which it may be asked, such as that of a
+    /// container. May be given several times, or several with commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub allow_host: Vec<String>,
 
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -37,17 +37,26 @@ impl SharedGathering {
     /// # Errors
     /// See [`gather`].
     pub async fn readings(&self) -> Result<Rc<[Reading]>, GatherError> {
+        self.gathered().await.map(|(_, readings)| readings)
+    }
+
+    /// As [`SharedGathering::readings`], with the time at which the last daemon had answered.
+    ///
+    /// # Errors
+    /// See [`gather`].
+    pub async fn gathered(&self) -> Result<(Duration, Rc<[Reading]>), GatherError> {
         // Held while the daemons are asked: that is what others wait for. Who goes away gives it
         // up.
         let mut last = self.last.lock().await;
         if let Some((at, readings)) = &*last
             && (self.clock)().saturating_sub(*at) < REUSE_FOR
         {
-            return Ok(Rc::clone(readings));
+            return Ok((*at, Rc::clone(readings)));
         }
         let readings: Rc<[Reading]> = gather(&self.run).await?.into();
-        *last = Some(((self.clock)(), Rc::clone(&readings)));
-        Ok(readings)
+        let at = (self.clock)();
+        *last = Some((at, Rc::clone(&readings)));
+        Ok((at, readings))
     }
 }
 

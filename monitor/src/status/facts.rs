@@ -58,6 +58,14 @@ impl<'a> Facts<'a> {
         samples.filter_map(|(_, sample)| sample.value.parse().ok()).max_by(f64::total_cmp)
     }
 
+    /// The whole number that all of them tell, if they tell the same.
+    #[must_use]
+    pub fn agreed(self, family: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        let mut values = self.samples(family, labels).map(|(_, sample)| &sample.value);
+        let first = values.next()?;
+        values.all(|value| value == first).then(|| first.parse().ok()).flatten()
+    }
+
     /// Daemons of which this value is 0.
     pub fn zero_at(self, family: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &'a str> {
         let zeros = self.samples(family, labels).filter(|(_, sample)| sample.value == "0");
@@ -73,7 +81,8 @@ impl<'a> Facts<'a> {
     }
 
     /// The bounds of a histogram in seconds, and how many durations do not exceed each.
-    fn buckets(self, histogram: &str, labels: &[(&str, &str)]) -> Vec<(f64, f64)> {
+    #[must_use]
+    pub fn buckets(self, histogram: &str, labels: &[(&str, &str)]) -> Vec<(f64, f64)> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         let samples = self.samples(histogram, labels).map(|(_, sample)| sample);
         for sample in samples.filter(|sample| sample.suffix == "_bucket") {
@@ -89,7 +98,9 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn quantile(buckets: &[(f64, f64)], part: f64) -> Option<f64> {
+/// How long this part of what is in the buckets took at most, if there is anything in them.
+#[must_use]
+pub fn quantile(buckets: &[(f64, f64)], part: f64) -> Option<f64> {
     let total = buckets.last().map(|(_, count)| *count).filter(|count| *count > 0.0)?;
     let rank = total * part;
     let (mut below_s, mut below_count) = (0.0, 0.0);
@@ -130,6 +141,9 @@ mod tests {
         let facts = Facts::of(&readings);
         assert_eq!((facts.sum("a", &[]), facts.sum("a", &[("p", "y")])), (33, 22));
         assert_eq!((facts.max("b", &[]), facts.max("c", &[])), (Some(0.5), None));
+        assert_eq!((facts.agreed("a", &[]), facts.agreed("c", &[])), (None, None));
+        let same = [reading("a", &text(7, 2, "0")), reading("b", &text(7, 3, "0"))];
+        assert_eq!(Facts::of(&same).agreed("a", &[("p", "x")]), Some(7));
         assert_eq!(facts.zero_at("b", &[]).collect::<Vec<_>>(), ["b"]);
         let most = [reading("a", &text(u64::MAX, 0, "0")), reading("b", &text(1, 0, "0"))];
         assert_eq!(Facts::of(&most).sum("a", &[]), u64::MAX);

@@ -3,6 +3,8 @@
 
 pub mod facts;
 pub mod model;
+pub mod problems;
+pub mod rates;
 pub mod screen;
 
 use std::io::{self, IsTerminal, Write};

@@ -48,7 +48,7 @@ It starts, each from the folder that rinha-test lies in:
   store                                   answers summaries, from the journals in DIR
   api-1, api-2                            take payments in and dispatch them
   lb                                      the balancer: clients talk to this one
-  monitor                                 tells the metrics of all of them
+  monitor                                 tells the metrics of all of them, and has a live page
 
 Their output is merged into one log, the name of the process in front. What dies is started
 again, after 100 ms at first and up to 5 s if it keeps dying. Once the router answers, `ready`
@@ -89,7 +89,7 @@ pub struct UpSettings {
     /// The port of the simulated fallback processor
     #[arg(long, value_name = "PORT", default_value_t = 8002, conflicts_with = "processors")]
     pub fallback_port: u16,
-    /// The port on which the monitor tells all metrics; 0 for no monitor
+    /// The port on which the monitor tells all metrics and has its page; 0 for no monitor
     #[arg(long, value_name = "PORT", default_value_t = 9100)]
     pub metrics_port: u16,
     /// Let `POST /purge-payments` empty everything; without it the router answers 403

@@ -1,8 +1,8 @@
 //! A strict reader of Prometheus' text format 0.0.4: what is not exactly as it should be fails the test.
 //! It shares nothing with the program that writes the text.
 
-// What cannot go on here should fail its test.
-#![allow(clippy::unwrap_used)]
+// Each test uses a part of this, and what cannot go on here should fail its test.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -95,7 +95,7 @@ impl Connection {
     }
 
     pub fn try_get(&mut self, path: &str) -> io::Result<Answer> {
-        self.try_send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))?;
+        self.try_send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))?;
         self.try_answer()
     }
 
@@ -117,7 +117,7 @@ impl Connection {
 /// The bytes of a request with a body.
 pub fn post(path: &str, body: &str) -> String {
     format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     )

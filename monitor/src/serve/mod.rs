@@ -1,44 +1,43 @@
-//! `monitor serve`: the metrics of all daemons over HTTP. A request asks all daemons, or gets what
-//! another one has just got ([`SharedGathering`]); between requests nothing is done.
+//! `monitor serve`: the metrics of all daemons over HTTP, and a page that shows them as they are.
+//!
+//! A request asks all daemons, or gets what another one has just got ([`crate::shared`]); between
+//! requests, and with nobody who watches, nothing is done.
+
+mod answers;
+mod guard;
+mod routes;
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
+use answers::Answer;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use ledger::clock::Monotonic;
 use ledger::daemon::{
     EXIT_SOFTWARE, abort_on_panic, create_files_privately, exit_code, shutdown_signal,
     start_logging,
 };
 use ledger::volume::Volume;
+use routes::{Routes, Standing};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use crate::merge::merge;
 use crate::settings::ServeSettings;
-use crate::shared::SharedGathering;
-use crate::text;
 
 /// Connections at a time; more are closed.
 const CONNECTIONS_MAX: u32 = 32;
 
 /// How long a connection may take, from its beginning to the end of its answer. Each has one
-/// request.
+/// request. That of somebody who watches lasts for as long as events are read.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a head.
@@ -46,10 +45,6 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// The pause after the operating system refused a connection, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-const PLAIN: &str = "text/plain; charset=utf-8";
-
-type Answer = Response<Full<Bytes>>;
 
 /// Why the monitor ended.
 #[derive(Debug, thiserror::Error)]
@@ -95,28 +90,32 @@ pub async fn run(
     let listen = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     tracing::info!("listening on {}", listener.local_addr().map_err(listen)?);
+    let volume = Volume::new(&settings.data);
     tokio::select! {
-        () = serve(listener, Volume::new(&settings.data).run()) => {}
+        () = serve(listener, &volume, &settings.allow_host) => {}
         told = shutdown => told.map_err(ServeError::Start)?,
     }
     tracing::info!("ended");
     Ok(())
 }
 
-/// Answers on the listener, for ever, about the daemons in this folder of sockets. Must run on a
-/// [`tokio::runtime::LocalRuntime`].
-pub async fn serve(listener: TcpListener, run: PathBuf) {
-    let clock = Monotonic::start();
-    let shared = Rc::new(SharedGathering::new(run, move || clock.elapsed()));
+/// Answers on the listener, for ever, about the router on this volume, by an address or one of these
+/// names. Must be called on a [`tokio::runtime::LocalRuntime`].
+pub async fn serve(listener: TcpListener, volume: &Volume, allowed_hosts: &[String]) {
+    let routes = Rc::new(Routes::new(volume, allowed_hosts));
     let count = Rc::new(Cell::new(0));
     loop {
         match listener.accept().await {
             Ok((stream, _)) if count.get() < CONNECTIONS_MAX => {
-                let (shared, count) = (Rc::clone(&shared), Rc::clone(&count));
+                let (routes, count) = (Rc::clone(&routes), Rc::clone(&count));
                 count.set(count.get() + 1);
                 spawn_local(async move {
-                    // A client that is too slow or gone gets nothing more.
-                    let _ = timeout(CONNECTION_TIMEOUT, converse(stream, &shared)).await;
+                    let standing = Standing::default();
+                    tokio::select! {
+                        () = converse(stream, &routes, &standing) => {}
+                        // A client that is too slow or gone gets nothing more.
+                        () = time_out(&standing) => {}
+                    }
                     count.set(count.get() - 1);
                 });
             }
@@ -129,9 +128,16 @@ pub async fn serve(listener: TcpListener, run: PathBuf) {
     }
 }
 
-async fn converse(stream: TcpStream, shared: &SharedGathering) {
+/// Waits until a connection has taken too long, or its watcher reads too slowly.
+async fn time_out(standing: &Standing) {
+    if timeout(CONNECTION_TIMEOUT, standing.watches.notified()).await.is_ok() {
+        standing.given_up.notified().await;
+    }
+}
+
+async fn converse(stream: TcpStream, routes: &Routes, standing: &Standing) {
     let service = service_fn(|request: Request<Incoming>| async move {
-        Ok::<Answer, Infallible>(answer(request.method(), request.uri().path(), shared).await)
+        Ok::<Answer, Infallible>(routes.answer(&request, standing).await)
     });
     let served = Builder::new()
         .keep_alive(false)
@@ -145,52 +151,9 @@ async fn converse(stream: TcpStream, shared: &SharedGathering) {
     }
 }
 
-async fn answer(method: &Method, path: &str, shared: &SharedGathering) -> Answer {
-    if !matches!(path, "/" | "/metrics") {
-        return error(StatusCode::NOT_FOUND, "there is nothing at this path");
-    }
-    if method != Method::GET {
-        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "this path takes GET only");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return answer;
-    }
-    let readings = match shared.readings().await {
-        Ok(readings) => readings,
-        Err(why) => {
-            tracing::warn!("{why}");
-            return error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
-        }
-    };
-    if path == "/metrics" {
-        return of_text(text::CONTENT_TYPE, text::write(&merge(&readings)));
-    }
-    let mut list =
-        "/metrics   the metrics of all daemons, in Prometheus' text format\n\n".to_owned();
-    for reading in readings.iter() {
-        let state = match &reading.families {
-            Ok(_) => "up".to_owned(),
-            Err(down) => format!("down: {down}"),
-        };
-        writeln!(list, "{:<10} {state}", reading.daemon).expect("a string takes any text");
-    }
-    of_text(PLAIN, list)
-}
-
-fn of_text(content_type: &'static str, text: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(text)));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-fn error(status: StatusCode, sentence: &str) -> Answer {
-    let sentence = sonic_rs::to_string(sentence).expect("a text can be written as JSON");
-    let mut answer = of_text("application/json", format!("{{\"error\":{sentence}}}"));
-    *answer.status_mut() = status;
-    answer
-}
-
 #[cfg(test)]
 mod tests {
+    use ledger::clock::Monotonic;
     use ledger::metrics::publish;
     use ledger::volume::metrics_socket;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -203,8 +166,12 @@ mod tests {
     }
 
     async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        ask_with(address, &format!("{request} HTTP/1.1\r\nhost: localhost")).await
+    }
+
+    async fn ask_with(address: std::net::SocketAddr, head: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("{request} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let request = format!("{head}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -212,13 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn metrics_a_list_and_errors_are_answered_as_http_wants_it() {
+    fn metrics_the_page_and_errors_are_answered_as_http_wants_it() {
         block_on(async {
             let folder = tempfile::tempdir().unwrap();
-            let run = folder.path().join("run");
+            let volume = Volume::new(folder.path());
+            let run = volume.run();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            spawn_local(serve(listener, run.clone()));
+            spawn_local(async move { serve(listener, &volume, &[]).await });
             let answer = ask(address, "GET /metrics").await;
             assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("--data"), "{answer}");
 
@@ -238,12 +206,41 @@ mod tests {
                 assert!(answer.contains(part), "{part} is missing: {answer}");
             }
             let answer = ask(address, "GET /").await;
-            assert!(answer.contains("\napi-1      up\nstore      down: it has ended"), "{answer}");
+            for part in [
+                "HTTP/1.1 200 OK\r\n",
+                "content-type: text/html; charset=utf-8\r\n",
+                "content-security-policy: default-src 'none'; ",
+                "x-content-type-options: nosniff\r\n",
+                "cache-control: no-store\r\n",
+                "<!doctype html>",
+            ] {
+                assert!(answer.contains(part), "{part} is missing: {answer}");
+            }
             let answer = ask(address, "POST /metrics").await;
             assert!(
                 answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET"),
                 "{answer}"
             );
+            for (request, status, sentence) in [
+                ("GET /summary?from=now", 400, "from: \\\"now\\\" is not an ISO-8601 moment"),
+                ("GET /summary", 503, "the store cannot be asked"),
+                ("GET /payments/1", 400, "correlationId"),
+                ("GET /payments/4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3", 503, "the store cannot"),
+                ("POST /summary", 405, "GET only"),
+            ] {
+                let answer = ask(address, request).await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+                assert!(answer.contains(sentence), "{request}: {answer}");
+            }
+            for (head, status) in [
+                ("GET / HTTP/1.1\r\nhost: evil.example", 421),
+                ("GET /metrics HTTP/1.1\r\nhost: evil.example", 421),
+                ("GET / HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: cross-site", 200),
+                ("GET /events HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: cross-site", 403),
+            ] {
+                let answer = ask_with(address, head).await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {answer}");
+            }
             let answer = ask(address, "GET /other").await;
             assert!(
                 answer.starts_with("HTTP/1.1 404 ") && answer.contains("{\"error\":"),
@@ -258,7 +255,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            spawn_local(serve(listener, folder.path().to_owned()));
+            let volume = Volume::new(folder.path());
+            spawn_local(async move { serve(listener, &volume, &[]).await });
             let mut held = Vec::new();
             for _ in 0..CONNECTIONS_MAX {
                 held.push(TcpStream::connect(address).await.unwrap());
@@ -269,13 +267,39 @@ mod tests {
             loop {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 // It may be closed before it is written to, as long as places are not given back.
-                let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+                let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
                 let mut answer = String::new();
                 if stream.read_to_string(&mut answer).await.is_ok_and(|count| count > 0) {
                     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
                     break;
                 }
             }
+        });
+    }
+
+    #[test]
+    fn who_watches_is_told_of_every_look_and_another_connection_is_not_kept_open() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let volume = Volume::new(folder.path());
+            volume.create().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            spawn_local(async move { serve(listener, &volume, &[]).await });
+            let mut silent = TcpStream::connect(address).await.unwrap();
+            let mut watcher = TcpStream::connect(address).await.unwrap();
+            watcher.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            let clock = Monotonic::start();
+            let mut told = String::new();
+            while clock.elapsed() <= CONNECTION_TIMEOUT {
+                let mut bytes = [0; 4096];
+                let count = watcher.read(&mut bytes).await.unwrap();
+                assert!(count > 0, "it is closed: {told}");
+                told += std::str::from_utf8(&bytes[..count]).unwrap();
+            }
+            assert!(told.contains("content-type: text/event-stream\r\n"), "{told}");
+            assert!(told.matches("event: facts\n").count() > 5, "{told}");
+            assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
         });
     }
 }

@@ -1,0 +1,290 @@
+//! The monitor's page in a browser: its figures are those of the metrics and of the summary, it breaks no
+//! rule of its own or of accessibility, and it goes on after what it watches was started again.
+//!
+//! `PAGE_PICTURES=DIR` leaves pictures of it in that folder.
+
+#![allow(clippy::unwrap_used)]
+
+mod exposition;
+mod live;
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use exposition::Exposition;
+use ledger::{Cents, Processor};
+use live::connection::Connection;
+use live::{Live, id, payment};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use support::{launcher, python_tool, wait_for};
+
+/// So that what the default processor refuses goes to the other one at once.
+const IMPATIENT: &[&str] = &["--patience-ms=1"];
+
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// What a browser says where nobody listens: the page cannot keep it from saying so.
+const REFUSED: &str = "net::ERR_";
+
+/// A browser with the page.
+struct Browser {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What is wrong with the page at some width and in some colours.
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Look {
+    too_wide: Vec<String>,
+    findings: Vec<String>,
+    grave: u32,
+}
+
+#[derive(Deserialize, Debug)]
+struct Keyboard {
+    missed: Vec<String>,
+    unseen: Vec<String>,
+}
+
+#[derive(Deserialize, Debug)]
+struct Found {
+    text: String,
+    steps: Vec<String>,
+}
+
+#[derive(Deserialize, Debug)]
+struct Heard {
+    complaints: Vec<String>,
+    requests: Vec<String>,
+}
+
+impl Browser {
+    /// Starts one, if all that it takes is installed.
+    fn start() -> Option<Self> {
+        let playwright = python_tool("playwright")?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders: Vec<_> = std::env::split_paths(&path).collect();
+        let mut browsers = BROWSERS
+            .iter()
+            .flat_map(|browser| folders.iter().map(move |folder| folder.join(browser)));
+        let chromium = browsers.find(|browser| browser.is_file())?;
+        let beside = playwright.with_file_name("python3");
+        let python = if beside.is_file() { beside } else { "python3".into() };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page.py");
+        let mut child = Command::new(python)
+            .arg(script)
+            .arg(chromium)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Some(Self { child, commands, answers })
+    }
+
+    fn tell<T: DeserializeOwned>(&mut self, command: &str) -> T {
+        writeln!(self.commands, "{command}").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        sonic_rs::from_str(&answer).unwrap_or_else(|error| panic!("{command}: {error}: {answer}"))
+    }
+
+    fn open(&mut self, port: u16) {
+        let () = self.tell(&format!(r#"{{"do":"open","url":"http://127.0.0.1:{port}/"}}"#));
+    }
+
+    /// Waits until something is so on the page.
+    fn until(&mut self, expression: &str) {
+        let expression = sonic_rs::to_string(expression).unwrap();
+        let is_so: bool = self.tell(&format!(r#"{{"do":"until","expression":{expression}}}"#));
+        assert!(is_so);
+    }
+
+    /// Waits until an element has this text in it.
+    fn until_says(&mut self, selector: &str, text: &str) {
+        self.until(&format!("document.querySelector('{selector}').textContent.includes('{text}')"));
+    }
+
+    /// Waits until a figure has this value.
+    fn until_figure(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.until(&format!(
+            "document.querySelector('[data-fact=\"{name}\"]')?.dataset.value === '{value}'"
+        ));
+    }
+
+    fn figures(&mut self) -> BTreeMap<String, String> {
+        self.tell(r#"{"do":"figures"}"#)
+    }
+
+    fn find(&mut self, id: &str) -> Found {
+        self.tell(&format!(r#"{{"do":"find","id":"{id}"}}"#))
+    }
+
+    fn heard(&mut self) -> Heard {
+        self.tell(r#"{"do":"heard"}"#)
+    }
+
+    fn end(mut self) {
+        drop(self.commands);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+fn metrics(port: u16) -> Exposition {
+    Exposition::read(&Connection::open(port).get("/metrics").body)
+}
+
+/// Compares all figures that do not change while nothing happens.
+fn compare(browser: &mut Browser, live: &Live, port: u16) {
+    let (metrics, summary) = (metrics(port), live.summary());
+    browser.until_figure("accepted", metrics.sum("router_payments_accepted_total", &[]));
+    browser.until_figure("range.requests", summary[0].count + summary[1].count);
+    let figures = browser.figures();
+    let figure = |name: &str| figures.get(name).map_or("none", String::as_str);
+    let mut expected = BTreeMap::from([
+        ("settled".to_owned(), metrics.sum("router_payments_settled_total", &[])),
+        ("refused".to_owned(), metrics.sum("router_payments_refused_total", &[])),
+        ("duplicate".to_owned(), metrics.sum("router_payments_duplicate_total", &[])),
+        ("backlog".to_owned(), metrics.sum("router_backlog_payments", &[])),
+    ]);
+    for processor in Processor::ALL {
+        let of = [("processor", &*processor.to_string())];
+        for (name, family) in [
+            ("settled", "router_payments_settled_total"),
+            ("settledCents", "router_settled_cents_total"),
+            ("inFlight", "router_in_flight_calls"),
+        ] {
+            expected.insert(format!("{processor}.{name}"), metrics.sum(family, &of));
+        }
+        let totals = summary[processor.index()];
+        expected.insert(format!("range.{processor}.requests"), totals.count);
+        assert_eq!(figure(&format!("range.{processor}.amount")), totals.amount.to_string());
+        let basis_points = if processor == Processor::Default { 500 } else { 1500 };
+        let fee = Cents::new((totals.amount.get() * basis_points + 5_000) / 10_000);
+        assert_eq!(figure(&format!("range.{processor}.fees")), fee.to_string());
+    }
+    for (name, value) in expected {
+        assert_eq!(figure(&name), value.to_string(), "{name}: {figures:?}");
+    }
+    // Times of all since each API was started, as a person at a terminal gets them.
+    let mut status = Command::new(launcher().with_file_name("monitor"));
+    let output = status.args(["status", "--json", "--data"]).arg(live.volume().root()).output();
+    let told = String::from_utf8(output.unwrap().stdout).unwrap();
+    for name in ["acceptP50Ms", "acceptP99Ms", "settleP50Ms", "settleP99Ms"] {
+        let part = format!("\"{name}\":{}", figure(name));
+        assert!(told.contains(&part), "{part}: {told}");
+    }
+}
+
+/// Looks at the page at both widths and in both colours.
+fn check_looks(browser: &mut Browser) {
+    let pictures = std::env::var_os("PAGE_PICTURES").map(PathBuf::from);
+    if let Some(folder) = &pictures {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    for width in [390, 1440] {
+        for scheme in ["light", "dark"] {
+            let picture =
+                pictures.as_ref().map(|folder| folder.join(format!("{width}-{scheme}.png")));
+            let picture = sonic_rs::to_string(&picture).unwrap();
+            let command = format!(
+                r#"{{"do":"look","width":{width},"scheme":"{scheme}","picture":{picture}}}"#
+            );
+            let look: Look = browser.tell(&command);
+            let of = format!("{width} {scheme}: {look:?}");
+            assert!(look.too_wide.is_empty() && look.grave == 0, "{of}");
+            assert!(look.findings.is_empty(), "{of}");
+        }
+    }
+}
+
+#[test]
+fn the_page_shows_what_is_so_to_everybody_and_goes_on_after_restarts() {
+    let Some(mut browser) = Browser::start() else {
+        eprintln!(
+            "skipped: the page in a browser, because there is no Chromium or no playwright; \
+             scripts/python-tool.sh playwright installs the latter"
+        );
+        return;
+    };
+    let (live, port) = Live::monitored(IMPATIENT);
+    browser.open(port);
+    let [mut one, mut other] = live.connect_to_both();
+    for number in 0..30 {
+        let connection = if number % 2 == 0 { &mut one } else { &mut other };
+        assert_eq!(connection.post("/payments", &payment(number)).status, 202);
+    }
+    live.wait_settled(30);
+    live.fail(Processor::Default, true);
+    for number in 30..40 {
+        assert_eq!(one.post("/payments", &payment(number)).status, 202);
+    }
+    assert_eq!(other.post("/payments", &payment(30)).status, 202);
+    live.wait_settled(40);
+    wait_for("the duplicate's record", || {
+        (metrics(port).sum("router_payments_duplicate_total", &[]) > 0).then_some(())
+    });
+    compare(&mut browser, &live, port);
+    browser.until_says("#notes", "default fails: its breaker is open");
+    check_looks(&mut browser);
+    let Keyboard { missed, unseen } = browser.tell(r#"{"do":"keyboard"}"#);
+    assert!(missed.is_empty() && unseen.is_empty(), "{missed:?} {unseen:?}");
+
+    let found = browser.find(&id(0).to_string());
+    assert!(found.text.contains("default has it") && found.text.contains("19.90"), "{found:?}");
+    assert_eq!(found.steps, ["accepted", "decided", "sent", "settled"], "{found:?}");
+    let found = browser.find(&id(30).to_string());
+    assert!(found.steps.contains(&"duplicate".to_owned()), "{found:?}");
+    assert!(found.text.contains("fallback has it") && found.text.contains("api-2"), "{found:?}");
+    assert!(browser.heard().complaints.is_empty());
+    let found = browser.find(&id(99).to_string());
+    assert!(found.text.contains("no payment with this correlationId was accepted"), "{found:?}");
+    let found = browser.find("<b>1</b>");
+    assert!(found.steps.is_empty() && found.text.contains("Not found: "), "{found:?}");
+    let Heard { complaints, requests } = browser.heard();
+    assert!(
+        complaints.iter().all(|what| what.contains("status of 404") || what.contains("of 400")),
+        "{complaints:?}"
+    );
+    let ours = format!("http://127.0.0.1:{port}/");
+    assert!(requests.iter().all(|url| url.starts_with(&ours)), "{requests:?}");
+
+    // Nothing was sent since a moment that has not come yet.
+    let () = browser.tell(r#"{"do":"choose","range":"chosen","start":"2999-01-01T00:00:01"}"#);
+    browser.until_figure("range.requests", 0);
+    browser.until_says("#question", "GET /payments-summary?from=29");
+    let () = browser.tell(r#"{"do":"choose","range":"all","start":null}"#);
+    browser.until_figure("range.requests", 40);
+    live.fail(Processor::Default, false);
+    goes_on(&mut browser, &live, port);
+    browser.end();
+}
+
+/// The page goes on by itself after an API and the monitor were killed and started again.
+fn goes_on(browser: &mut Browser, live: &Live, port: u16) {
+    live.system().kill("api-2").unwrap();
+    browser.until_says("#problems", "api-2 is down");
+    browser.until_says("#health", "degraded");
+    live.start_again("api-2");
+    browser.until_says("#health", "well");
+    browser.until_says("#notes", "is back");
+
+    live.system().kill("monitor").unwrap();
+    browser.until_says("#health", "no connection to the monitor");
+    assert_eq!(live.connect().post("/payments", &payment(50)).status, 202);
+    live.wait_settled(41);
+    live.start_again("monitor");
+    browser.until_says("#health", "well");
+    compare(browser, live, port);
+    let mark: u32 = browser.tell(r#"{"do":"value","expression":"window.mark"}"#);
+    assert_eq!(mark, 1, "the page was loaded again");
+    let complaints = browser.heard().complaints;
+    assert!(complaints.iter().all(|what| what.contains(REFUSED)), "{complaints:?}");
+}
