@@ -18,6 +18,8 @@ from playwright.sync_api import sync_playwright
 PATIENCE_S = 60
 PAUSE_MS = 20
 HEIGHT = 900
+# Three hours behind UTC: moments that people choose are in their own time.
+TIME_ZONE = "America/Sao_Paulo"
 WIDTHS = (390, 1440)
 SCHEMES = ("light", "dark")
 
@@ -60,7 +62,8 @@ class Driver:
     """One page in one browser."""
 
     def __init__(self, browser):
-        self.page = browser.new_page(viewport={"width": WIDTHS[-1], "height": HEIGHT})
+        size = {"width": WIDTHS[-1], "height": HEIGHT}
+        self.page = browser.new_page(viewport=size, timezone_id=TIME_ZONE)
         self.page.set_default_timeout(1000 * PATIENCE_S)
         self.complaints = []
         self.requests = []
@@ -143,13 +146,18 @@ class Driver:
         self.page.keyboard.press("Enter")
         return self.until(FOUND)
 
-    def choose(self, range, start):
-        """Sums up what was sent within this range, or from this moment of the browser's clock on."""
+    def choose(self, range, start, end):
+        """Sums up what was sent within this range, or between moments of the browser's clock, and gives
+        the question that this is said to answer."""
         self.page.select_option("#range", range)
-        if start:
-            self.page.fill("#from", start)
-            self.page.focus("#from")
-            self.page.keyboard.press("Enter")
+        for field, moment in (("#from", start), ("#to", end)):
+            if range == "chosen":
+                self.page.fill(field, moment or "")
+        # What was summed up before counts no more.
+        self.page.evaluate("() => { document.getElementById('question').textContent = ''; }")
+        self.page.get_by_role("button", name="Sum up").focus()
+        self.page.keyboard.press("Enter")
+        return self.until("document.getElementById('question').textContent")
 
     def heard(self):
         """What the page complained of since this was asked before, and all that it asked for."""
@@ -166,7 +174,7 @@ def drive(driver):
 
 def take_pictures(driver, url, folder):
     driver.open(url)
-    driver.until("document.querySelector('[data-fact=\"range.requests\"]')")
+    driver.until("document.querySelector('[data-fact=\"range.requests\"][data-value]')")
     # So that the curves have something to show.
     driver.page.wait_for_timeout(8_000)
     for scheme in SCHEMES:

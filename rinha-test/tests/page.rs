@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use exposition::Exposition;
-use ledger::{Cents, Processor};
+use ledger::clock::now;
+use ledger::{Cents, Processor, RangeMs, TimestampMs};
 use live::connection::Connection;
+use live::load::Load;
 use live::{Live, id, payment};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +26,15 @@ use support::{launcher, python_tool, wait_for};
 
 /// So that what the default processor refuses goes to the other one at once.
 const IMPATIENT: &[&str] = &["--patience-ms=1"];
+
+/// The number of the first payment that is posted by itself. Those of the load begin at 0.
+const FIRST: u32 = 1_000_000;
+
+/// What the browser's clock is behind UTC, in milliseconds.
+const BROWSER_BEHIND_MS: i64 = 3 * 3_600_000;
+
+/// After this long a payment that was sent is settled: then a span that has ended does not change.
+const SETTLED_AFTER_MS: i64 = 3_000;
 
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
@@ -127,6 +138,17 @@ impl Browser {
         self.tell(&format!(r#"{{"do":"find","id":"{id}"}}"#))
     }
 
+    /// Sums up between two moments, and gives the question that the page says it has answered.
+    fn choose(&mut self, range: &str, bounds: Option<RangeMs>) -> String {
+        let moment = |of: TimestampMs| TimestampMs::clamped(of.get() - BROWSER_BEHIND_MS);
+        let text = |of| moment(of).to_string().trim_end_matches(".000Z").to_owned();
+        let bounds = bounds.map(|RangeMs { from, to }| [text(from), text(to)]);
+        let [start, end] = bounds.unwrap_or_default();
+        self.tell(&format!(
+            r#"{{"do":"choose","range":"{range}","start":"{start}","end":"{end}"}}"#
+        ))
+    }
+
     fn heard(&mut self) -> Heard {
         self.tell(r#"{"do":"heard"}"#)
     }
@@ -183,6 +205,34 @@ fn compare(browser: &mut Browser, live: &Live, port: u16) {
     }
 }
 
+/// Compares a span of time that has ended while payments come in, with what an API answers to the very
+/// question that the page names. Gives how many payments there were at the end.
+fn compare_under_load(browser: &mut Browser, live: &Live) -> u64 {
+    let second = |ms: i64| TimestampMs::clamped(ms / 1000 * 1000);
+    let from = second(now().get());
+    let load = Load::start(live.port(), 4);
+    browser.until("document.querySelector('[data-fact=\"acceptedPerS\"]').dataset.value > 0");
+    browser
+        .until("document.querySelector('[data-fact=\"default.settledPerS\"]').dataset.value > 0");
+    let range = wait_for("a span with payments that has ended", || {
+        let range = RangeMs { from, to: second(now().get() - SETTLED_AFTER_MS) };
+        let [default, fallback] = live.router().summary(range).unwrap();
+        (default.count + fallback.count > 0).then_some(range)
+    });
+    let question = browser.choose("chosen", Some(range));
+    let expected = format!("GET /payments-summary?from={from}&to={}", range.to);
+    assert_eq!(question, expected);
+    let [default, fallback] = live.router().summary(range).unwrap();
+    browser.until_figure("range.requests", default.count + fallback.count);
+    let figures = browser.figures();
+    assert_eq!(figures["range.default.amount"], default.amount.to_string());
+    assert_eq!(figures["range.fallback.amount"], fallback.amount.to_string());
+    assert_eq!(browser.choose("all", None), "GET /payments-summary");
+    let posted = load.stop_and_repeat();
+    live.wait_settled(u64::from(posted.count));
+    u64::from(posted.count)
+}
+
 /// Looks at the page at both widths and in both colours.
 fn check_looks(browser: &mut Browser) {
     let pictures = std::env::var_os("PAGE_PICTURES").map(PathBuf::from);
@@ -216,18 +266,19 @@ fn the_page_shows_what_is_so_to_everybody_and_goes_on_after_restarts() {
     };
     let (live, port) = Live::monitored(IMPATIENT);
     browser.open(port);
+    let count = compare_under_load(&mut browser, &live);
     let [mut one, mut other] = live.connect_to_both();
-    for number in 0..30 {
+    for number in FIRST..FIRST + 30 {
         let connection = if number % 2 == 0 { &mut one } else { &mut other };
         assert_eq!(connection.post("/payments", &payment(number)).status, 202);
     }
-    live.wait_settled(30);
+    live.wait_settled(count + 30);
     live.fail(Processor::Default, true);
-    for number in 30..40 {
+    for number in FIRST + 30..FIRST + 40 {
         assert_eq!(one.post("/payments", &payment(number)).status, 202);
     }
-    assert_eq!(other.post("/payments", &payment(30)).status, 202);
-    live.wait_settled(40);
+    assert_eq!(other.post("/payments", &payment(FIRST + 30)).status, 202);
+    live.wait_settled(count + 40);
     wait_for("the duplicate's record", || {
         (metrics(port).sum("router_payments_duplicate_total", &[]) > 0).then_some(())
     });
@@ -237,14 +288,14 @@ fn the_page_shows_what_is_so_to_everybody_and_goes_on_after_restarts() {
     let Keyboard { missed, unseen } = browser.tell(r#"{"do":"keyboard"}"#);
     assert!(missed.is_empty() && unseen.is_empty(), "{missed:?} {unseen:?}");
 
-    let found = browser.find(&id(0).to_string());
+    let found = browser.find(&id(FIRST).to_string());
     assert!(found.text.contains("default has it") && found.text.contains("19.90"), "{found:?}");
     assert_eq!(found.steps, ["accepted", "decided", "sent", "settled"], "{found:?}");
-    let found = browser.find(&id(30).to_string());
+    let found = browser.find(&id(FIRST + 30).to_string());
     assert!(found.steps.contains(&"duplicate".to_owned()), "{found:?}");
     assert!(found.text.contains("fallback has it") && found.text.contains("api-2"), "{found:?}");
     assert!(browser.heard().complaints.is_empty());
-    let found = browser.find(&id(99).to_string());
+    let found = browser.find(&id(FIRST + 99).to_string());
     assert!(found.text.contains("no payment with this correlationId was accepted"), "{found:?}");
     let found = browser.find("<b>1</b>");
     assert!(found.steps.is_empty() && found.text.contains("Not found: "), "{found:?}");
@@ -256,19 +307,13 @@ fn the_page_shows_what_is_so_to_everybody_and_goes_on_after_restarts() {
     let ours = format!("http://127.0.0.1:{port}/");
     assert!(requests.iter().all(|url| url.starts_with(&ours)), "{requests:?}");
 
-    // Nothing was sent since a moment that has not come yet.
-    let () = browser.tell(r#"{"do":"choose","range":"chosen","start":"2999-01-01T00:00:01"}"#);
-    browser.until_figure("range.requests", 0);
-    browser.until_says("#question", "GET /payments-summary?from=29");
-    let () = browser.tell(r#"{"do":"choose","range":"all","start":null}"#);
-    browser.until_figure("range.requests", 40);
     live.fail(Processor::Default, false);
-    goes_on(&mut browser, &live, port);
+    goes_on(&mut browser, &live, port, count + 40);
     browser.end();
 }
 
 /// The page goes on by itself after an API and the monitor were killed and started again.
-fn goes_on(browser: &mut Browser, live: &Live, port: u16) {
+fn goes_on(browser: &mut Browser, live: &Live, port: u16, count: u64) {
     live.system().kill("api-2").unwrap();
     browser.until_says("#problems", "api-2 is down");
     browser.until_says("#health", "degraded");
@@ -278,8 +323,8 @@ fn goes_on(browser: &mut Browser, live: &Live, port: u16) {
 
     live.system().kill("monitor").unwrap();
     browser.until_says("#health", "no connection to the monitor");
-    assert_eq!(live.connect().post("/payments", &payment(50)).status, 202);
-    live.wait_settled(41);
+    assert_eq!(live.connect().post("/payments", &payment(FIRST + 50)).status, 202);
+    live.wait_settled(count + 1);
     live.start_again("monitor");
     browser.until_says("#health", "well");
     compare(browser, live, port);

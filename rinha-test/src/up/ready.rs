@@ -64,9 +64,9 @@ pub fn announcement(topology: &Topology) -> String {
     let router = topology.router_url();
     let default = topology.processor_url(Processor::Default);
     let fallback = topology.processor_url(Processor::Fallback);
-    let metrics = topology
-        .metrics_url()
-        .map_or(String::new(), |url| format!("  metrics             {url}\n"));
+    let monitor = topology.monitor_url().map_or(String::new(), |url| {
+        format!("  live page           {url}/\n  metrics             {url}/metrics\n")
+    });
     let uuid = "$(cat /proc/sys/kernel/random/uuid)";
     format!(
         r#"
@@ -74,7 +74,7 @@ ready
   router              {router}
   processor default   {default}
   processor fallback  {fallback}
-{metrics}
+{monitor}
   post a payment:
     curl -i {router}/payments -H 'Content-Type: application/json' -d "{{\"correlationId\":\"{uuid}\",\"amount\":19.90}}"
   see what was settled:
@@ -103,6 +103,7 @@ mod tests {
             "router              http://127.0.0.1:9998\n",
             "processor default   http://127.0.0.1:7001\n",
             "processor fallback  http://127.0.0.1:7002\n",
+            "live page           http://127.0.0.1:9101/\n",
             "metrics             http://127.0.0.1:9101/metrics\n",
             "curl -i http://127.0.0.1:9998/payments -H 'Content-Type: application/json' -d \"{",
             "curl http://127.0.0.1:9998/payments-summary\n",

@@ -58,10 +58,10 @@ impl Topology {
         local_url(self.port)
     }
 
-    /// Where all metrics are told, if they are.
+    /// Where the monitor answers, if there is one.
     #[must_use]
-    pub fn metrics_url(&self) -> Option<String> {
-        self.metrics_port.map(|port| format!("{}/metrics", local_url(port)))
+    pub fn monitor_url(&self) -> Option<String> {
+        self.metrics_port.map(local_url)
     }
 
     /// The URL of a processor.
@@ -264,7 +264,7 @@ mod tests {
         let monitor = "monitor: /bin/monitor serve --listen 127.0.0.1:9100 --data /data";
         assert_eq!(command_lines(&topology).last().unwrap(), monitor);
         assert_eq!(topology.needed_ports().len(), 4);
-        assert_eq!(topology.metrics_url().unwrap(), "http://127.0.0.1:9100/metrics");
+        assert_eq!(topology.monitor_url().unwrap(), "http://127.0.0.1:9100");
     }
 
     #[test]
