@@ -147,17 +147,13 @@ class Driver:
         return self.until(FOUND)
 
     def choose(self, range, start, end):
-        """Sums up what was sent within this range, or between moments of the browser's clock, and gives
-        the question that this is said to answer."""
+        """Sums up what was sent within this range, or between moments of the browser's clock."""
         self.page.select_option("#range", range)
-        for field, moment in (("#from", start), ("#to", end)):
-            if range == "chosen":
-                self.page.fill(field, moment or "")
-        # What was summed up before counts no more.
-        self.page.evaluate("() => { document.getElementById('question').textContent = ''; }")
+        if range == "chosen":
+            self.page.fill("#from", start)
+            self.page.fill("#to", end)
         self.page.get_by_role("button", name="Sum up").focus()
         self.page.keyboard.press("Enter")
-        return self.until("document.getElementById('question').textContent")
 
     def heard(self):
         """What the page complained of since this was asked before, and all that it asked for."""
