@@ -219,7 +219,10 @@ fn steps(found: &[Found]) -> Vec<Step> {
             steps.push(step(None, "decided", words.to_owned()));
         }
         let (what, words) = match record.event {
-            Event::Accepted => ("accepted", "Taken in: its client was answered 202.".to_owned()),
+            Event::Accepted => (
+                "accepted",
+                "Taken in. Its client is answered 202 once this is written.".to_owned(),
+            ),
             Event::Dispatched { processor, requested_at } => {
                 ("sent", sent(processor, requested_at, last))
             }

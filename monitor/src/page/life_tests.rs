@@ -47,7 +47,8 @@ fn a_payment_that_settles_at_once_is_accepted_decided_sent_and_settled() {
     assert_eq!(
         told(&records),
         [
-            "0 api-1 accepted: Taken in: its client was answered 202.".to_owned(),
+            "0 api-1 accepted: Taken in. Its client is answered 202 once this is written."
+                .to_owned(),
             "- api-1 decided: The store decided that this record has the right to the id. When is \
              not written down."
                 .to_owned(),
