@@ -112,6 +112,8 @@ pub struct Driver<D: Disk> {
     chronicle: Chronicle,
     /// When the claim was made that is not answered.
     claimed_us: Cell<Option<u64>>,
+    /// The store decides nothing, and that was told.
+    claims_refused: Cell<bool>,
 }
 
 impl<D> Driver<D>
@@ -153,6 +155,7 @@ where
             metrics: ApiMetrics::default(),
             chronicle,
             claimed_us: Cell::new(None),
+            claims_refused: Cell::new(false),
         }))
     }
 
@@ -281,9 +284,16 @@ where
                 self.chronicle.store(false, clock::now);
                 engine.disconnected();
             }
-            StoreEvent::Decided { through, losers } => engine.decided(through, &losers),
+            StoreEvent::Decided { through, losers } => {
+                if self.claims_refused.take() {
+                    tracing::info!("the store decides again");
+                }
+                engine.decided(through, &losers);
+            }
             StoreEvent::ClaimRefused(why) => {
-                tracing::warn!("the store cannot decide: {why}");
+                if !self.claims_refused.replace(true) {
+                    tracing::warn!("the store cannot decide, and no payment is sent: {why}");
+                }
                 engine.claim_refused(self.clock.elapsed_ms());
             }
             StoreEvent::PreparePurge { serial } => {

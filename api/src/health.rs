@@ -75,16 +75,16 @@ impl HealthWatch {
 
     fn watch(&self) {
         let mut known: Reports = [None, None];
-        let mut lease = None;
+        let (mut lease, mut publishes) = (None, true);
         while !self.news.is_closed() {
-            self.round(&mut lease, &mut known);
+            self.round(&mut lease, &mut known, &mut publishes);
             std::thread::sleep(self.pause(lease.is_some(), &known));
         }
     }
 
     /// Asks, or reads what the holder of the lease has published. A holder knows better itself: its
     /// last reports may be the ones that it could not publish.
-    fn round(&self, lease: &mut Option<FolderLock>, known: &mut Reports) {
+    fn round(&self, lease: &mut Option<FolderLock>, known: &mut Reports, publishes: &mut bool) {
         if lease.is_none() {
             *lease = lock_file(&self.folder.join("lease")).ok();
             if lease.is_some() {
@@ -94,7 +94,7 @@ impl HealthWatch {
             self.tell_news(known, published);
         }
         if lease.is_some() {
-            self.ask_all(known);
+            self.ask_all(known, publishes);
         }
     }
 
@@ -115,8 +115,9 @@ impl HealthWatch {
         }
     }
 
-    /// Asks every processor whose interval is over, and publishes what they say.
-    fn ask_all(&self, known: &mut Reports) {
+    /// Asks every processor whose interval is over, and publishes what they say. `publishes`: the last
+    /// time that worked.
+    fn ask_all(&self, known: &mut Reports, publishes: &mut bool) {
         let mut reports = *known;
         for processor in Processor::ALL {
             // The question before may have taken a while.
@@ -131,8 +132,17 @@ impl HealthWatch {
             reports[processor.index()] = Some(Report { asked_at: now.get(), answer });
         }
         if reports != *known {
-            if let Err(error) = publish(&self.folder, &reports) {
-                tracing::warn!("cannot publish the processors' health: {error}");
+            let published = publish(&self.folder, &reports);
+            match published {
+                Err(error) if *publishes => {
+                    tracing::warn!("cannot publish the processors' health: {error}");
+                    *publishes = false;
+                }
+                Ok(()) if !*publishes => {
+                    tracing::info!("the processors' health can be published again");
+                    *publishes = true;
+                }
+                _ => {}
             }
             self.tell_news(known, reports);
         }
@@ -256,7 +266,7 @@ mod tests {
             let mut known = [None, None];
             let published = read(&watch.folder.join("state"));
             watch.tell_news(&mut known, published);
-            watch.ask_all(&mut known);
+            watch.ask_all(&mut known, &mut true);
             assert!(listener.try_recv().is_ok());
             assert!(watch.pause(true, &known) > Duration::from_mins(50));
         }
@@ -278,7 +288,7 @@ mod tests {
         fs::create_dir(folder.path().join("state.new")).unwrap();
         let (mut lease, mut known) = (None, [None, None]);
         for _ in 0..3 {
-            watch.round(&mut lease, &mut known);
+            watch.round(&mut lease, &mut known, &mut true);
         }
         let mut told_count = 0;
         while listener.try_recv().is_ok() {
@@ -299,7 +309,7 @@ mod tests {
         let targets = [default, fallback];
         let watch = HealthWatch { folder: folder.path().to_owned(), targets, interval, news };
         let mut known = [None, None];
-        watch.ask_all(&mut known);
+        watch.ask_all(&mut known, &mut true);
         let [default, fallback] = known.map(|report: Option<Report>| report.unwrap().asked_at);
         let timeout_ms = i64::try_from(CHECK_TIMEOUT.as_millis()).unwrap();
         assert!(fallback - default >= timeout_ms - 1, "{default} and {fallback}");
@@ -325,7 +335,7 @@ mod tests {
         let targets = [nobody.clone(), nobody];
         let watch = HealthWatch { folder: folder.path().to_owned(), targets, interval, news };
         let mut known = [None, None];
-        watch.ask_all(&mut known);
+        watch.ask_all(&mut known, &mut true);
         assert!(known.iter().all(|report| report.is_some_and(|report| report.answer.is_none())));
         assert!(listener.try_recv().is_err());
         assert!(watch.pause(true, &known) > Duration::from_mins(50));

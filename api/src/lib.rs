@@ -47,6 +47,7 @@ use ledger::handover::HandoverListener;
 use ledger::journal::{Journal, JournalConfig, JournalError, OpenPayments};
 use ledger::metrics::{publish, tell};
 use ledger::notes;
+use ledger::notify;
 use ledger::volume::instance_name;
 use metrics::Now;
 use processor::{CallLimits, ProcessorClient};
@@ -126,6 +127,7 @@ pub async fn run(
     volume.create().map_err(ApiError::Volume)?;
     let clock = Monotonic::start();
     let mut shutdown = pin!(shutdown);
+    notify::starting("reading the journal");
     let (journal, open) = tokio::select! {
         opened = open_journal(settings) => opened?,
         told = &mut shutdown => {
@@ -186,6 +188,7 @@ pub async fn run(
         "taking payments on {}",
         socket_path.display()
     );
+    notify::ready("taking payments");
 
     tokio::select! {
         ended = driving => return ended.map_err(|error| ApiError::Start(error.into()))?.map_err(Into::into),
@@ -193,6 +196,7 @@ pub async fn run(
         told = &mut shutdown => told.map_err(ApiError::Start)?,
     }
     tracing::info!("ending");
+    notify::stopping();
     accepting.abort();
     if let Some(accepting) = accepting_tcp {
         accepting.abort();

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use backends::{Backends, NobodyTakes};
 use ledger::metrics::publish;
+use ledger::notify;
 use ledger::socket::close_with;
 use metrics::LbMetrics;
 pub use settings::LbSettings;
@@ -98,10 +99,12 @@ pub async fn run(
         let (backends, refusals) = (Rc::clone(&backends), Rc::clone(&refusals));
         publish(&settings.metrics_socket(), move |page| refusals.metrics.fill(page, &backends));
     }
+    notify::ready(&format!("listening on {address}"));
     tokio::select! {
         () = accept(&listener, &backends, &refusals) => {}
         told = shutdown => told.map_err(LbError::Start)?,
     }
+    notify::stopping();
     accept_rest(&listener, &backends, &refusals).await;
     drop(listener);
     refusals.wait().await;

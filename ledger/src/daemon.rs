@@ -14,6 +14,10 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
+use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::format::JsonFields;
+
+use crate::log_limit::Limited;
 
 /// The settings cannot be used as they are (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
@@ -145,7 +149,8 @@ fn variable_name<S: Settings>(argument: &str) -> String {
     format!("{}{}", S::ENVIRONMENT_PREFIX, argument.to_uppercase().replace('-', "_"))
 }
 
-/// Sends all log lines to standard error.
+/// Sends all log lines to standard error, from each place in the code only so many
+/// ([`crate::log_limit`]).
 pub fn start_logging(settings: LogSettings) {
     let level = match settings.log_level {
         LogLevel::Error => Level::ERROR,
@@ -153,13 +158,17 @@ pub fn start_logging(settings: LogSettings) {
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false);
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let format = format().with_target(false);
     match settings.log_format {
-        LogFormat::Human => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Human => subscriber
+            .with_ansi(std::io::stderr().is_terminal())
+            .event_format(Limited::text(format))
+            .init(),
+        LogFormat::Json => subscriber
+            .fmt_fields(JsonFields::new())
+            .event_format(Limited::json(format.json().flatten_event(true)))
+            .init(),
     }
 }
 

@@ -46,13 +46,15 @@ pub struct Desk {
     instances: BTreeMap<ConnectionNumber, u16>,
     purge: Option<PendingPurge>,
     purges_count: u64,
+    /// Claims cannot be written down, and that was told.
+    claims_fail: bool,
 }
 
 impl Desk {
     /// A desk over these books, with nobody connected.
     #[must_use]
     pub fn new(books: Books) -> Self {
-        Self { books, instances: BTreeMap::new(), purge: None, purges_count: 0 }
+        Self { books, instances: BTreeMap::new(), purge: None, purges_count: 0, claims_fail: false }
     }
 
     /// The books.
@@ -132,9 +134,16 @@ impl Desk {
             return Ok(Response::Refused("say which instance you are before you claim".to_owned()));
         };
         Ok(match self.books.claim(*instance, through)? {
-            Ok(decided) => Response::Claimed { through: decided.through, losers: decided.losers },
+            Ok(decided) => {
+                if std::mem::take(&mut self.claims_fail) {
+                    tracing::info!("claims can be decided again");
+                }
+                Response::Claimed { through: decided.through, losers: decided.losers }
+            }
             Err(error) => {
-                tracing::error!("{error}. No payment is sent until that works again");
+                if !std::mem::replace(&mut self.claims_fail, true) {
+                    tracing::error!("{error}. No payment is sent until that works again");
+                }
                 Response::Refused(error.to_string())
             }
         })

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use archive::Archive;
 use books::{Books, BooksError, Opened};
 use ledger::clock::Monotonic;
+use ledger::notify;
 use ledger::socket;
 pub use server::StoreError;
 pub use settings::StoreSettings;
@@ -45,6 +46,7 @@ pub async fn run(
     volume.create().map_err(StoreError::Volume)?;
     let clock = Monotonic::start();
     let mut shutdown = pin!(shutdown);
+    notify::starting("reading the journals");
     let Some((books, opened)) = open_books(settings, shutdown.as_mut()).await? else {
         tracing::info!("ended before the journals were read");
         return Ok(());
@@ -69,10 +71,12 @@ pub async fn run(
         "answering on {}",
         path.display()
     );
+    notify::ready("answering");
     let shutdown = async {
         if let Err(error) = shutdown.await {
             tracing::error!("cannot tell of signals: {error}");
         }
+        notify::stopping();
     };
     let served = server::serve(books, listener, &volume.metrics_socket("store"), shutdown).await;
     if let Some(archive) = archive {

@@ -24,6 +24,7 @@ use ledger::daemon::{
     EXIT_SOFTWARE, abort_on_panic, create_files_privately, exit_code, shutdown_signal,
     start_logging,
 };
+use ledger::notify;
 use ledger::volume::Volume;
 use routes::{Routes, Standing};
 use tokio::net::{TcpListener, TcpStream};
@@ -89,12 +90,15 @@ pub async fn run(
     let address = settings.listen;
     let listen = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
-    tracing::info!("listening on {}", listener.local_addr().map_err(listen)?);
+    let address = listener.local_addr().map_err(listen)?;
+    tracing::info!("listening on {address}");
+    notify::ready(&format!("listening on {address}"));
     let volume = Volume::new(&settings.data);
     tokio::select! {
         () = serve(listener, &volume, &settings.allow_host) => {}
         told = shutdown => told.map_err(ServeError::Start)?,
     }
+    notify::stopping();
     tracing::info!("ended");
     Ok(())
 }

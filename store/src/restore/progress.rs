@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ledger::clock::Monotonic;
 
 /// How often there is a line where there is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(5);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// What the bar shows.
 const TEMPLATE: &str = "{bar:40} {human_pos} of {human_len} payments, {per_sec}, {eta} left";
 
