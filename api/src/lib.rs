@@ -295,9 +295,11 @@ fn publish_metrics(
     let path = volume.metrics_socket(&name);
     let (driver, store, connections) =
         (Rc::clone(driver), Rc::clone(store), Rc::clone(connections));
+    let backlog_max = settings.backlog_max;
     publish(&path, move |page| {
         let now = Now {
             open_payments: driver.open_count(),
+            open_payments_max: backlog_max,
             oldest_age: Duration::from_millis(driver.oldest_age_ms()),
             router: driver.routing().0,
             fees_bp: driver.fees_bp(),

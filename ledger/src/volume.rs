@@ -13,6 +13,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::statvfs;
+
 use crate::disk::folder::create_folder;
 use crate::metrics::METRICS_SUFFIX;
 use crate::notes::NOTES_SUFFIX;
@@ -116,6 +118,16 @@ impl Volume {
         self.run().join(format!("{api}{NOTES_SUFFIX}"))
     }
 
+    /// The room that there is for the journals.
+    ///
+    /// # Errors
+    /// The file system does not tell.
+    pub fn space(&self) -> io::Result<Space> {
+        let told = statvfs(self.journals())?;
+        let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+        Ok(Space { size_bytes: bytes(told.f_blocks), available_bytes: bytes(told.f_bavail) })
+    }
+
     /// Creates the folders that several processes use.
     ///
     /// # Errors
@@ -128,6 +140,15 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+/// The room of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it, used or not.
+    pub size_bytes: u64,
+    /// What this user may still use.
+    pub available_bytes: u64,
 }
 
 /// The socket in this folder of sockets on which the daemon of this name tells its metrics.
@@ -152,6 +173,23 @@ pub fn instance_number(name: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_room_is_that_of_the_file_system_of_the_journals() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        assert_eq!(volume.space().unwrap_err().kind(), io::ErrorKind::NotFound);
+        volume.create().unwrap();
+        let space = volume.space().unwrap();
+        let told = std::process::Command::new("df")
+            .args(["--block-size=1", "--output=size"])
+            .arg(volume.journals())
+            .output()
+            .unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        assert_eq!(told.lines().last().unwrap().trim(), space.size_bytes.to_string());
+        assert!((1..space.size_bytes).contains(&space.available_bytes), "{space:?}");
+    }
 
     #[test]
     fn instances_are_found_by_their_journals_folders() {

@@ -78,7 +78,8 @@ pub async fn run(
         }
         notify::stopping();
     };
-    let served = server::serve(books, listener, &volume.metrics_socket("store"), shutdown).await;
+    let progress = archive.as_ref().map(Archive::progress);
+    let served = server::serve(books, listener, &volume, progress, shutdown).await;
     if let Some(archive) = archive {
         archive.end().await;
     }

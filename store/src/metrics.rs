@@ -2,8 +2,9 @@
 
 use ledger::metrics::{Bounds, Counter, Histogram, Labels, Page};
 use ledger::protocol::{Request, Response};
-use ledger::volume::instance_name;
+use ledger::volume::{Space, instance_name};
 
+use crate::archive::Progress;
 use crate::books::BooksStanding;
 
 /// The bounds of what the store takes for an answer: 25 µs to 1 s.
@@ -98,4 +99,42 @@ impl StoreMetrics {
         );
         page.gauge("router_store_apis", "APIs that are connected.", apis_count as u64);
     }
+}
+
+/// Tells of the room on the shared volume.
+pub fn fill_space(page: &mut Page, space: Space) {
+    page.gauge(
+        "router_volume_size_bytes",
+        "The size of the file system that the journals are on.",
+        space.size_bytes,
+    );
+    page.gauge(
+        "router_volume_available_bytes",
+        "How much of it the router may still use.",
+        space.available_bytes,
+    );
+}
+
+/// Tells of the archive.
+pub fn fill_archive(page: &mut Page, archive: &Progress) {
+    page.counter(
+        "router_archive_payments",
+        "Payments that were archived.",
+        archive.archived_payments(),
+    );
+    page.gauge(
+        "router_archive_connected",
+        "Whether the archive's database took what was given to it last.",
+        archive.is_connected(),
+    );
+    page.gauge(
+        "router_archive_lag_seconds",
+        "Everything that was settled so long ago is archived.",
+        archive.lag(),
+    );
+    page.gauges(
+        "router_archive_behind_bytes",
+        "Bytes of journals that are not archived, as of the last look; absent before the first one.",
+        archive.behind_bytes().map(|bytes| (Labels::new(), bytes)),
+    );
 }

@@ -5,8 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::clock::Monotonic;
@@ -14,13 +15,15 @@ use ledger::line::{self, LineReader, LineWriter};
 use ledger::metrics::publish;
 use ledger::protocol::{FrameBuffer, Request};
 use ledger::socket::{PrivateListener, check_peer};
+use ledger::volume::Volume;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::archive::Progress;
 use crate::archive::error::ArchiveError;
 use crate::books::{Books, BooksError};
 use crate::desk::{ConnectionNumber, Desk, Reply};
-use crate::metrics::StoreMetrics;
+use crate::metrics::{StoreMetrics, fill_archive, fill_space};
 
 /// How long after a question the journals are read again, so that the next one finds little to do. The
 /// longer it is, the fewer steps the database takes for the same payments at low load.
@@ -83,15 +86,16 @@ struct Outbox {
     written: Notify,
 }
 
-/// Answers on the listener, and tells metrics on the socket at `metrics_path`, until `shutdown` is done or the books cannot be kept any more. Must run
-/// on a [`tokio::runtime::LocalRuntime`].
+/// Answers on the listener, and tells metrics on the volume's socket, until `shutdown` is done or the
+/// books cannot be kept any more. Must run on a [`tokio::runtime::LocalRuntime`].
 ///
 /// # Errors
 /// The books cannot be kept any more.
 pub async fn serve(
     books: Books,
     listener: PrivateListener,
-    metrics_path: &Path,
+    volume: &Volume,
+    archive: Option<Arc<Progress>>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StoreError> {
     let shared = Rc::new(Shared {
@@ -104,11 +108,18 @@ pub async fn serve(
         clock: Monotonic::start(),
         metrics: StoreMetrics::default(),
     });
-    publish(metrics_path, {
-        let shared = Rc::clone(&shared);
+    publish(&volume.metrics_socket("store"), {
+        let (shared, volume) = (Rc::clone(&shared), volume.clone());
         move |page| {
             let desk = shared.desk.borrow();
             shared.metrics.fill(page, &desk.standing(), desk.instances_count());
+            match volume.space() {
+                Ok(space) => fill_space(page, space),
+                Err(error) => tracing::debug!("cannot tell the room on the volume: {error}"),
+            }
+            if let Some(archive) = &archive {
+                fill_archive(page, archive);
+            }
             // Who asks for nothing else sees how far behind a store is that keeps up.
             shared.asked.notify_one();
         }

@@ -186,6 +186,7 @@ mod tests {
             RouterConfig { fees_bp: [500, 1500], patience_ms: 0, in_flight_max: 8, slow_ms: 1300 };
         Now {
             open_payments: 3,
+            open_payments_max: 500,
             oldest_age: Duration::from_millis(1500),
             router: Router::new(config).view(0),
             fees_bp: [500, 1500],
@@ -289,6 +290,7 @@ mod tests {
                 "router_breaker_state{processor=\"default\",state=\"open\"} 0",
                 "router_in_flight_calls{processor=\"default\"} 0",
                 "router_backlog_payments 3",
+                "router_backlog_limit_payments 500",
                 "router_backlog_oldest_age_seconds 1.5",
                 "router_accepting 0",
                 "router_store_connected 1",

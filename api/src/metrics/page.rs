@@ -14,6 +14,8 @@ use crate::router::{BreakerState, RouterView};
 pub struct Now {
     /// Payments that are not closed.
     pub open_payments: usize,
+    /// How many there may be.
+    pub open_payments_max: usize,
     /// For how long the oldest of them has been accepted.
     pub oldest_age: Duration,
     /// What the router knows.
@@ -94,6 +96,11 @@ impl ApiMetrics {
             "router_backlog_payments",
             "Payments that are accepted and not closed.",
             now.open_payments as u64,
+        );
+        page.gauge(
+            "router_backlog_limit_payments",
+            "How many there may be; no more are accepted then.",
+            now.open_payments_max as u64,
         );
         page.gauge(
             "router_backlog_oldest_age_seconds",

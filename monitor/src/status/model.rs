@@ -6,7 +6,7 @@ use ledger::{Cents, Processor};
 use serde::Serialize;
 
 use super::facts::{Facts, Quantiles};
-pub use super::problems::{BACKLOG_AGE_MAX_S, BEHIND_RECORDS_MAX};
+pub use super::problems::{ARCHIVE_LAG_MAX_S, BACKLOG_AGE_MAX_S, BEHIND_RECORDS_MAX};
 pub use super::rates::{Counts, Rates};
 use crate::gather::Reading;
 
@@ -39,6 +39,8 @@ pub struct Status {
     pub processors: Vec<ProcessorStatus>,
     /// The store, if it answers.
     pub store: Option<StoreStatus>,
+    /// The archive, if the store answers and has one.
+    pub archive: Option<ArchiveStatus>,
     /// All daemons that are known.
     pub daemons: Vec<DaemonStatus>,
     /// Connections of clients, over all APIs that answer.
@@ -119,6 +121,20 @@ pub struct StoreStatus {
     pub unapplied_payments: u64,
 }
 
+/// The archive.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveStatus {
+    /// Whether its database took what was given to it last.
+    pub connected: bool,
+    /// Payments that were archived since the store was started.
+    pub payments: u64,
+    /// Everything that was settled so long ago is archived.
+    pub lag_s: f64,
+    /// Bytes of journals that are not archived; not known before the first connection.
+    pub behind_bytes: Option<u64>,
+}
+
 /// A daemon.
 #[derive(Serialize, Clone, PartialEq, Debug)]
 #[serde(rename_all = "camelCase")]
@@ -177,6 +193,7 @@ impl Status {
                 .map(|processor| ProcessorStatus::of(facts, &processor.to_string()))
                 .collect(),
             store: StoreStatus::of(facts, &names),
+            archive: ArchiveStatus::of(facts),
             daemons,
             connections: is_known.then(|| facts.sum("router_connections", &[])),
             rates: None,
@@ -260,6 +277,19 @@ impl StoreStatus {
         Some(Self {
             behind_records: apis.iter().all(is_told).then(|| facts.sum(BEHIND, &[])),
             unapplied_payments: facts.sum("router_store_unapplied_payments", &[]),
+        })
+    }
+}
+
+impl ArchiveStatus {
+    fn of(facts: Facts<'_>) -> Option<Self> {
+        let lag_s = facts.max("router_archive_lag_seconds", &[])?;
+        let behind_bytes = facts.max("router_archive_behind_bytes", &[]).is_some();
+        Some(Self {
+            connected: facts.sum("router_archive_connected", &[]) > 0,
+            payments: facts.sum("router_archive_payments", &[]),
+            lag_s,
+            behind_bytes: behind_bytes.then(|| facts.sum("router_archive_behind_bytes", &[])),
         })
     }
 }

@@ -87,6 +87,32 @@ fn store(behind: &str) -> Reading {
     )
 }
 
+pub fn archiving_store(connected: &str, lag: &str) -> Reading {
+    let mut store = store("0");
+    let archive = reading(
+        "store",
+        &[
+            ("router_archive_connected", "gauge", &[("", connected)]),
+            ("router_archive_payments", "counter", &[("", "1204")]),
+            ("router_archive_lag_seconds", "gauge", &[("", lag)]),
+            ("router_archive_behind_bytes", "gauge", &[("", "96")]),
+        ],
+    );
+    store.families.as_mut().unwrap().extend(archive.families.unwrap());
+    store
+}
+
+#[test]
+fn an_archive_is_told_where_there_is_one() {
+    let api = || api("api-1", "6", ALL_CLOSED, "0", "1");
+    assert_eq!(Status::of(&[api(), store("0")]).archive, None);
+    let status = Status::of(&[api(), archiving_store("1", "0.25")]);
+    assert_eq!((status.health, status.problems), (Health::Well, vec![]));
+    let archive =
+        ArchiveStatus { connected: true, payments: 1204, lag_s: 0.25, behind_bytes: Some(96) };
+    assert_eq!(status.archive, Some(archive));
+}
+
 #[test]
 fn payments_are_summed_and_a_router_without_problems_is_well() {
     let well = [
@@ -125,6 +151,8 @@ fn each_problem_makes_it_degraded_and_is_told() {
         (with(other(), "router_store_connected", "0"), "api-2 is not connected to the store"),
         (lb, "the balancer passes api-2 over"),
         (store("100001"), "the store is 100001 records behind"),
+        (archiving_store("0", "2.5"), "nothing is archived"),
+        (archiving_store("1", "300.7"), "the archive is 301 s behind"),
     ] {
         let mut readings = vec![well(), more];
         if readings[1].daemon != STORE {

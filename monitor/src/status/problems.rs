@@ -1,7 +1,7 @@
 //! What is not well with a router, in a sentence each.
 
 use super::facts::Facts;
-use super::model::{CLOSED, ProcessorStatus, STORE, Status, UNKNOWN};
+use super::model::{ArchiveStatus, CLOSED, ProcessorStatus, STORE, Status, UNKNOWN};
 
 /// Payments that wait for longer make the router degraded, in seconds. It is what a payment may
 /// wait for the cheaper processor unless set otherwise.
@@ -9,6 +9,9 @@ pub const BACKLOG_AGE_MAX_S: f64 = 30.0;
 
 /// A store that is further behind the journals makes the router degraded, in records.
 pub const BEHIND_RECORDS_MAX: u64 = 100_000;
+
+/// An archive that is further behind the journals makes the router degraded, in seconds.
+pub const ARCHIVE_LAG_MAX_S: f64 = 300.0;
 
 impl Status {
     /// All of it.
@@ -55,6 +58,15 @@ impl Status {
         }
         if let Some(records) = self.records_behind().filter(|_| self.is_behind()) {
             problems.push(format!("the store is {records} records behind the journals"));
+        }
+        match &self.archive {
+            Some(ArchiveStatus { connected: false, .. }) => problems.push(
+                "nothing is archived: the database is away, or the archive has ended".to_owned(),
+            ),
+            Some(ArchiveStatus { lag_s, .. }) if *lag_s > ARCHIVE_LAG_MAX_S => {
+                problems.push(format!("the archive is {lag_s:.0} s behind the journals"));
+            }
+            _ => {}
         }
         problems
     }

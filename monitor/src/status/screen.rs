@@ -33,12 +33,21 @@ fn write(text: &mut String, status: &Status, data: &Path) -> std::fmt::Result {
     match &status.store {
         Some(store) => writeln!(
             text,
-            "\nstore      {} records to read, {} payments to add to the database\n",
+            "\nstore      {} records to read, {} payments to add to the database",
             store.behind_records.map_or("an unknown number of".to_owned(), grouped),
             grouped(store.unapplied_payments)
         )?,
-        None => writeln!(text, "\nstore      not known\n")?,
+        None => writeln!(text, "\nstore      not known")?,
     }
+    if let Some(archive) = &status.archive {
+        writeln!(
+            text,
+            "archive    {} payments archived, {:.1} s behind the journals",
+            grouped(archive.payments),
+            archive.lag_s
+        )?;
+    }
+    writeln!(text)?;
     table(text, &daemons(status))
 }
 
@@ -161,7 +170,7 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::tests::{ALL_CLOSED, api, silent};
+    use super::super::model::tests::{ALL_CLOSED, api, archiving_store, silent};
     use super::*;
 
     #[test]
@@ -204,6 +213,14 @@ store    down         -       -
         let one = api("api-1", "7", ALL_CLOSED, "0", "1");
         let text = screen(&Status::of(&[one, silent("api-2")]), Path::new("data"));
         assert!(text.contains(" 0 refused, 0 duplicate, of 1 of 2 APIs\n"), "{text}");
+    }
+
+    #[test]
+    fn an_archive_has_a_line_below_the_store() {
+        let text = screen(&Status::of(&[archiving_store("1", "0.25")]), Path::new("data"));
+        let line =
+            "to the database\narchive    1,204 payments archived, 0.2 s behind the journals\n\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

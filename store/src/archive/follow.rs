@@ -209,6 +209,7 @@ impl Follower {
             if *self.stop.borrow() {
                 return Ok(Followed::UntilStop);
             }
+            let read_at_ms = self.progress.now_ms();
             let batch = self.read(&mut journals, purged, places);
             // A purge removes what it made void, also while that is read.
             if self.purge_number()? != purged.number {
@@ -237,8 +238,11 @@ impl Follower {
                     journals.archived(&batch);
                 }
             }
-            if batch.payments.len() < BATCH_PAYMENTS && self.stops_within(BATCH_INTERVAL).await {
-                return Ok(Followed::UntilStop);
+            if batch.payments.len() < BATCH_PAYMENTS {
+                self.progress.set_whole(read_at_ms);
+                if self.stops_within(BATCH_INTERVAL).await {
+                    return Ok(Followed::UntilStop);
+                }
             }
         }
     }

@@ -1,13 +1,34 @@
 //! How far the archive is, for whoever wants to show it. Written by its thread alone.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ledger::clock::Monotonic;
+
+/// Stands for a number of bytes that nobody knows.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What the archive's thread tells of itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
+    clock: Monotonic,
     archived_payments: AtomicU64,
     behind_bytes: AtomicU64,
     connected: AtomicBool,
+    /// The moment by the clock up to which everything is archived.
+    whole_at_ms: AtomicU64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            clock: Monotonic::start(),
+            archived_payments: AtomicU64::new(0),
+            behind_bytes: AtomicU64::new(UNKNOWN),
+            connected: AtomicBool::new(false),
+            whole_at_ms: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Progress {
@@ -17,16 +38,31 @@ impl Progress {
         self.archived_payments.load(Ordering::Relaxed)
     }
 
-    /// Bytes of journals that are not archived, as of the last look.
+    /// Bytes of journals that are not archived, as of the last look. Nobody knows before the first
+    /// connection.
     #[must_use]
-    pub fn behind_bytes(&self) -> u64 {
-        self.behind_bytes.load(Ordering::Relaxed)
+    pub fn behind_bytes(&self) -> Option<u64> {
+        let bytes = self.behind_bytes.load(Ordering::Relaxed);
+        (bytes != UNKNOWN).then_some(bytes)
     }
 
     /// Whether the database took what was given to it last. False once the archive has ended.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Everything that was settled so long ago is archived. Before that was so for the first time it
+    /// is the time since the archive was begun.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        let whole_at = Duration::from_millis(self.whole_at_ms.load(Ordering::Relaxed));
+        self.clock.elapsed().saturating_sub(whole_at)
+    }
+
+    /// The moment by the clock of [`Progress::lag`].
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.elapsed_ms()
     }
 
     pub(super) fn add_archived(&self, payments_count: usize) {
@@ -39,5 +75,10 @@ impl Progress {
 
     pub(super) fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Everything that was in the journals at this moment is archived.
+    pub(super) fn set_whole(&self, at_ms: u64) {
+        self.whole_at_ms.store(at_ms, Ordering::Relaxed);
     }
 }
