@@ -17,7 +17,7 @@ pub struct ComposeError(String);
 /// A compose file.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Compose {
-    /// What runs.
+    /// What runs, unless a profile is asked for.
     #[serde(default)]
     pub services: BTreeMap<String, Service>,
     /// How it is connected.
@@ -30,6 +30,8 @@ pub struct Compose {
 pub struct Service {
     image: Option<String>,
     pub(super) build: Option<IgnoredAny>,
+    #[serde(default)]
+    profiles: Vec<String>,
     pub(super) platform: Option<String>,
     pub(super) network_mode: Option<String>,
     #[serde(default)]
@@ -120,7 +122,10 @@ impl Compose {
     /// # Errors
     /// It is not YAML, or not of this form.
     pub fn parse(text: &str) -> Result<Self, ComposeError> {
-        serde_saphyr::from_str(text).map_err(|error| ComposeError(error.to_string()))
+        let mut compose: Self =
+            serde_saphyr::from_str(text).map_err(|error| ComposeError(error.to_string()))?;
+        compose.services.retain(|_, service| service.profiles.is_empty());
+        Ok(compose)
     }
 
     /// The key of the external network that reaches the processors.

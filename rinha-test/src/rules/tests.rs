@@ -47,6 +47,14 @@ fn a_file_that_keeps_the_rules_is_found_to() {
 }
 
 #[test]
+fn what_only_a_profile_starts_does_not_count() {
+    let more = "services:\n  watcher: { image: someone/watcher:1, profiles: [watching] }\n";
+    assert_eq!(broken("services:\n", more), []);
+    let always = more.replace("profiles: [watching]", "");
+    assert_eq!(broken("services:\n", &always).len(), 2);
+}
+
+#[test]
 fn the_file_of_this_project_keeps_the_rules() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose.yaml");
     let compose = Compose::parse(&std::fs::read_to_string(path).unwrap()).unwrap();

@@ -75,6 +75,11 @@ impl Exposition {
         self.matching(name, labels).map(|value| value.parse::<u64>().unwrap()).sum()
     }
 
+    /// The names of all samples.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.samples.keys().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whether there is any sample of a daemon besides the one that says whether it is up.
     pub fn tells_of(&self, daemon: &str) -> bool {
         let mut names = self.samples.keys();

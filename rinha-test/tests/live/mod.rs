@@ -67,6 +67,12 @@ impl Live {
         (Self::kept(false, Some(port), more_for_apis(more)), port)
     }
 
+    /// The system with changed processes, and with a monitor on the port that is given.
+    pub fn monitored_and_changed(change: impl Fn(&mut ProcessSpec) + 'static) -> (Self, u16) {
+        let [port] = free_ports();
+        (Self::kept(false, Some(port), change), port)
+    }
+
     fn kept(
         restart: bool,
         metrics_port: Option<u16>,
