@@ -105,13 +105,9 @@ const FAULTS: [Fault; 7] = [
             "RouterBacklogFilling",
             "RouterAnswers503",
         ],
-        cause: |scene| {
-            Processor::ALL.into_iter().for_each(|processor| scene.live.fail(processor, true));
-        },
+        cause: |scene| scene.fail_both(true),
         keep: |scene| scene.post(10),
-        mend: |scene| {
-            Processor::ALL.into_iter().for_each(|processor| scene.live.fail(processor, false));
-        },
+        mend: |scene| scene.fail_both(false),
     },
     Fault {
         alerts: &["RouterDaemonRestarts"],
@@ -183,7 +179,7 @@ impl Scene {
         let volume = SmallVolume::mount();
         let (url, of_apis) = (postgres.url(), Rc::clone(&disks));
         let mounted = volume.as_ref().map(|volume| volume.folder.path().to_owned());
-        let mut scene = Self::changed(move |spec| {
+        let scene = Self::changed(move |spec| {
             if spec.name.starts_with("api-") {
                 of_apis.borrow_mut().push(preload.load_into(spec).unwrap());
             }
@@ -196,11 +192,8 @@ impl Scene {
                 spec.arguments.extend(["--archive".into(), url.clone().into()]);
             }
         });
-        scene.disks = disks;
-        scene.postgres = Some(RefCell::new(postgres));
-        scene.volume = volume;
-        scene._folder = folder;
-        scene
+        let postgres = Some(RefCell::new(postgres));
+        Self { disks, postgres, volume, _folder: folder, ..scene }
     }
 
     /// A router whose processors refuse every payment.
@@ -231,6 +224,12 @@ impl Scene {
 
     fn kill(&self, name: &str) {
         self.live.system().kill(name).unwrap();
+    }
+
+    fn fail_both(&self, fails: bool) {
+        for processor in Processor::ALL {
+            self.live.fail(processor, fails);
+        }
     }
 
     /// Posts payments, each over a connection of its own. Whether they are taken does not matter.
@@ -360,6 +359,21 @@ fn metrics_in(expr: &str) -> BTreeSet<String> {
     expr.split(|letter| !is_part(letter)).filter(begins).map(str::to_owned).collect()
 }
 
+/// The metric that a sample is of: a histogram has three kinds of them.
+fn family(sample: &str) -> &str {
+    let mut of_histogram = ["_bucket", "_sum", "_count"].into_iter();
+    of_histogram.find_map(|suffix| sample.strip_suffix(suffix)).unwrap_or(sample)
+}
+
+/// The metrics that the tables of docs/operations.md have.
+fn documented() -> BTreeSet<String> {
+    let text = std::fs::read_to_string(shipped("../../docs/operations.md")).unwrap();
+    let (_, section) = text.split_once("\n## Metrics\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.flat_map(|row| metrics_in(row.split('|').nth(1).unwrap())).collect()
+}
+
 #[test]
 fn every_alert_says_how_urgent_it_is_and_where_the_run_book_has_it() {
     let run_book = std::fs::read_to_string(shipped("../../docs/operations.md")).unwrap();
@@ -448,13 +462,17 @@ fn none_fires_while_all_is_well_and_every_metric_that_is_named_exists() {
     let unknown: Vec<_> =
         named.iter().filter(|name| !told.contains(*name) && !recorded.contains(*name)).collect();
     assert!(named.len() > 30 && unknown.is_empty(), "there are no {unknown:?}");
+    let families = told.iter().map(|name| family(name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(families, documented(), "left: what is told, right: what docs/operations.md has");
 }
 
 #[test]
 fn faults_of_a_router_fire_their_alerts() {
     if is_there() {
         let scene = Scene::plain();
-        FAULTS.iter().for_each(|fault| scene.check(fault));
+        for fault in &FAULTS {
+            scene.check(fault);
+        }
         scene.wait_until_silent();
     }
 }
@@ -465,7 +483,9 @@ fn faults_of_disks_and_archive_fire_their_alerts() {
         let scene = Scene::with_disks();
         let can_fill = scene.volume.is_some();
         let possible = |fault: &&Fault| can_fill || fault.alerts != ["RouterDiskFilling"];
-        FAULTS_OF_DISKS.iter().filter(possible).for_each(|fault| scene.check(fault));
+        for fault in FAULTS_OF_DISKS.iter().filter(possible) {
+            scene.check(fault);
+        }
         scene.wait_until_silent();
     }
 }
@@ -474,7 +494,9 @@ fn faults_of_disks_and_archive_fire_their_alerts() {
 fn payments_that_both_processors_refuse_fire_their_alert() {
     if is_there() {
         let scene = Scene::refused();
-        FAULTS_OF_PAYMENTS.iter().for_each(|fault| scene.check(fault));
+        for fault in &FAULTS_OF_PAYMENTS {
+            scene.check(fault);
+        }
         scene.wait_until_silent();
     }
 }
