@@ -110,19 +110,7 @@ fn read_settings<S: Settings>(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = OsString>,
 ) -> Result<S, clap::Error> {
-    let mut known = BTreeSet::new();
-    let mut command = S::command().mut_args(|argument| {
-        let is_setting = argument.get_long().is_some() && !argument.get_id().as_str().eq("help");
-        if !is_setting {
-            return argument;
-        }
-        let name = variable_name::<S>(argument.get_id().as_str());
-        known.insert(name.clone());
-        if matches!(argument.get_action(), ArgAction::SetTrue) {
-            return argument.env(name).value_parser(BoolishValueParser::new());
-        }
-        argument.env(name)
-    });
+    let (mut command, known) = command_and_variables::<S>();
     let matches = command.try_get_matches_from_mut(arguments);
     let matches = match matches {
         Err(error) if informs(&error) => return Err(error),
@@ -143,6 +131,29 @@ fn read_settings<S: Settings>(
         Ok(()) => Ok(settings),
         Err(what) => Err(command.error(ErrorKind::ArgumentConflict, what)),
     }
+}
+
+/// The flags of a daemon, with their environment variables.
+#[must_use]
+pub fn command<S: Settings>() -> clap::Command {
+    command_and_variables::<S>().0
+}
+
+fn command_and_variables<S: Settings>() -> (clap::Command, BTreeSet<String>) {
+    let mut known = BTreeSet::new();
+    let command = S::command().mut_args(|argument| {
+        let is_setting = argument.get_long().is_some() && !argument.get_id().as_str().eq("help");
+        if !is_setting {
+            return argument;
+        }
+        let name = variable_name::<S>(argument.get_id().as_str());
+        known.insert(name.clone());
+        if matches!(argument.get_action(), ArgAction::SetTrue) {
+            return argument.env(name).value_parser(BoolishValueParser::new());
+        }
+        argument.env(name)
+    });
+    (command, known)
 }
 
 fn variable_name<S: Settings>(argument: &str) -> String {

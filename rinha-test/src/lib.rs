@@ -10,6 +10,7 @@ pub mod floor;
 pub mod http;
 pub mod load;
 pub mod machine;
+pub mod manual;
 pub mod report;
 pub mod route_lab;
 pub mod rules;

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use ledger::daemon::{EXIT_USAGE, create_files_privately, make_room_for_descriptors};
 use rinha_test::chaos::{self, ChaosSettings};
 use rinha_test::floor::{self, FloorSettings};
+use rinha_test::manual::{self, ManualSettings};
 use rinha_test::route_lab::{self, LabSettings};
 use rinha_test::rules::{self, RulesSettings};
 use rinha_test::simulate::{self, SimulateSettings};
@@ -41,6 +42,8 @@ enum Command {
     Floor(FloorSettings),
     /// Try the router on seeded outages in simulated time, against the best that anyone could earn
     RouteLab(LabSettings),
+    /// Write manual pages and completions for shells, of all programs
+    Manual(ManualSettings),
     /// Check a compose file against the contest's rules
     Rules(RulesSettings),
     /// Let seeded faults and ends of processes befall the dispatch path in simulated time, and demand
@@ -107,6 +110,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::RouteLab(settings) => {
             route_lab::main(&settings).context("the laboratory's figures are lost")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Manual(settings) => {
+            manual::main(&settings, Settings::command()).context("there is no whole manual")?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Rules(settings) => {
