@@ -271,7 +271,8 @@ impl Client {
     /// Sees to a connection, or says why there is none.
     async fn connect(&mut self, patience: Duration) -> Result<(), String> {
         if let Some(connection) = &mut self.connection {
-            if connection.is_open().await {
+            // One that becomes neither free nor closed is given up.
+            if timeout(patience, connection.is_open()).await == Ok(true) {
                 return Ok(());
             }
             self.connection = None;
