@@ -2,7 +2,7 @@
 //! payment, and who may send one.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use ledger::{CorrelationId, RangeMs, TimestampMs, Totals};
 use crate::applier::{Applier, Step};
 use crate::claims::ClaimsError;
 use crate::database::{Database, DatabaseError, Settled, remove_if_there};
-use crate::decisions::{Decided, DecisionError, Decisions};
+use crate::decisions::{Decided, DecisionError, Decisions, Undecided};
 use crate::index::{
     Found, Index, IndexError, IndexJob, Indexer, Kind, LookError, SealedSegment, SegmentKey,
     index_file_name, index_file_segment,
@@ -141,6 +141,16 @@ struct Progress {
     written_at: TimestampMs,
 }
 
+/// Who decides which record has the right to an id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rights {
+    /// These books, in the order of the claim log.
+    Here,
+    /// A ledger that several machines share. Nothing is remembered of it here but what the journals
+    /// say.
+    Shared,
+}
+
 /// What opening the books found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Opened {
@@ -174,7 +184,7 @@ impl Books {
         cache_bytes: u64,
         boot_id: [u8; 16],
     ) -> Result<(Self, Opened), BooksError> {
-        Self::open_unless(&AtomicBool::new(false), volume, cache_bytes, boot_id)
+        Self::open_unless(&AtomicBool::new(false), volume, cache_bytes, boot_id, Rights::Here)
     }
 
     /// As [`Books::open`], until another thread says to stop.
@@ -186,15 +196,16 @@ impl Books {
         volume: &Volume,
         cache_bytes: u64,
         boot_id: [u8; 16],
+        rights: Rights,
     ) -> Result<(Self, Opened), BooksError> {
-        match Self::try_open(stop, volume, cache_bytes, boot_id) {
+        match Self::try_open(stop, volume, cache_bytes, boot_id, rights) {
             // What is wrong with a view that was just begun anew is not wrong with the view.
             Err(BooksError::Database(error)) if error.speaks_against_the_view() => {
                 Suspicion::of(volume).raise(&error.to_string());
             }
             opened => return opened,
         }
-        Self::try_open(stop, volume, cache_bytes, boot_id)
+        Self::try_open(stop, volume, cache_bytes, boot_id, rights)
     }
 
     fn try_open(
@@ -202,9 +213,14 @@ impl Books {
         volume: &Volume,
         cache_bytes: u64,
         boot_id: [u8; 16],
+        rights: Rights,
     ) -> Result<(Self, Opened), BooksError> {
         let store_disk = folder(&volume.store())?;
-        let (decisions, claims) = Decisions::open(store_disk, boot_id)?;
+        let (mut decisions, mut claims) = Decisions::open(store_disk, boot_id)?;
+        if rights == Rights::Shared {
+            decisions.forget_claims();
+            claims.clear();
+        }
         let index_disk = index_folder(&volume.store().join(INDEX_FOLDER))?;
         let database_path = database_path(volume, decisions.purge());
         remove_other_databases(volume, &database_path)?;
@@ -313,7 +329,7 @@ impl Books {
             let unindexed = Position { segment: number, index: 0 }.max(begin);
             first_unindexed = first_unindexed.min(unindexed);
         }
-        if !self.decisions.same_boot() {
+        if !self.decisions.remembers_claims() {
             // What a file of the index has was decided before, and is what the journal has.
             self.decisions.set_decided(instance, first_unindexed);
         }
@@ -565,6 +581,59 @@ impl Books {
         };
         self.close_segments()?;
         Ok(decided)
+    }
+
+    /// What an instance has accepted before a place in its journal and nobody has decided upon, where
+    /// rights are [`Rights::Shared`].
+    ///
+    /// # Errors
+    /// The instance's journal or the index cannot be read.
+    pub fn undecided(&mut self, instance: u16, through: Position) -> Result<Undecided, BooksError> {
+        self.read_instance(instance)?;
+        // Nothing that was not read is decided upon.
+        let read = self.instances.get(&instance).map(|state| state.reader.position());
+        let through = read.map_or(through, |read| through.min(read));
+        Ok(self.decisions.undecided(&self.index, instance, through)?)
+    }
+
+    /// Takes in what was decided elsewhere upon everything that an instance accepted before a place:
+    /// these lost.
+    ///
+    /// # Errors
+    /// A segment's head cannot be read.
+    pub fn decide_as(
+        &mut self,
+        instance: u16,
+        through: Position,
+        losers: &BTreeSet<Position>,
+    ) -> Result<Decided, BooksError> {
+        let decided = self.decisions.decide_as(&mut self.index, instance, through, losers);
+        self.close_segments()?;
+        Ok(decided)
+    }
+
+    /// Whether a journal has, at this very place, that a payment with this id was accepted. It has not
+    /// where a power cut took that record.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn is_accepted_at(
+        &self,
+        instance: u16,
+        place: Position,
+        id: CorrelationId,
+    ) -> Result<bool, BooksError> {
+        let Some(state) = self.instances.get(&instance) else { return Ok(false) };
+        let mut reader = JournalReader::new(state.disk.clone(), instance, place)
+            .under_boot(self.boot_id)
+            .passing_lost_seals();
+        let mut is_there = false;
+        reader.read(1, |position, record| {
+            if let Record::Payment(record) = record {
+                is_there = position == place && record.id == id && record.event == Event::Accepted;
+            }
+        })?;
+        Ok(is_there)
     }
 
     /// The record that tells most of a payment, by every record that was written before the call.

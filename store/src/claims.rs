@@ -28,7 +28,8 @@ use ledger::CorrelationId;
 use ledger::disk::{Disk, DiskFile, create_anew, write_whole};
 use ledger::journal::Position;
 
-const NAME: &str = "claims.log";
+/// The name of the claim log.
+pub const NAME: &str = "claims.log";
 const NEW_NAME: &str = "claims.log.new";
 const MAGIC: [u8; 8] = *b"PAYCLMS\n";
 const VERSION: u16 = 3;

@@ -36,6 +36,15 @@ pub struct Decided {
     pub losers: Vec<Position>,
 }
 
+/// What an instance asks for, before anybody has decided upon it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Undecided {
+    /// The payments are all that are undecided before this place.
+    pub through: Position,
+    /// Accepted payments, in order.
+    pub payments: Vec<(Position, CorrelationId)>,
+}
+
 /// How one instance stands.
 struct Standing {
     /// What lies before was made void by the last purge.
@@ -48,6 +57,9 @@ struct Standing {
     losers: BTreeMap<CorrelationId, Position>,
     /// Those of them that the instance was not told of since it connected.
     untold: BTreeSet<Position>,
+    /// By id the last record that closes a duplicate, where others decide, while something is undecided:
+    /// what lies before it and loses is closed already.
+    closed: HashMap<CorrelationId, Position>,
 }
 
 impl Standing {
@@ -58,6 +70,7 @@ impl Standing {
             undecided: VecDeque::new(),
             losers: BTreeMap::new(),
             untold: BTreeSet::new(),
+            closed: HashMap::new(),
         }
     }
 }
@@ -66,6 +79,7 @@ impl Standing {
 pub struct Decisions<D: Disk> {
     log: ClaimLog<D>,
     same_boot: bool,
+    remembers_claims: bool,
     purge: u64,
     instances: BTreeMap<u16, Standing>,
     /// Payments that were at a processor, or on their way, when the last purge came: their ids stay
@@ -91,11 +105,27 @@ impl<D: Disk> Decisions<D> {
             instances.insert(instance, Standing::new(cut, decided));
         }
         let survivors = HashMap::new();
-        let mut decisions = Self { log, same_boot, purge, instances, survivors };
+        let remembers_claims = same_boot;
+        let mut decisions = Self { log, same_boot, remembers_claims, purge, instances, survivors };
         for ((instance, position), id) in losers {
             decisions.standing(instance).losers.insert(id, position);
         }
         Ok((decisions, claims))
+    }
+
+    /// Forgets what was decided, because someone else remembers it: what the journals do not say is
+    /// asked again.
+    pub fn forget_claims(&mut self) {
+        self.remembers_claims = false;
+        for standing in self.instances.values_mut() {
+            *standing = Standing::new(standing.cut, standing.cut);
+        }
+    }
+
+    /// Whether what the store before decided is known from its claim log.
+    #[must_use]
+    pub fn remembers_claims(&self) -> bool {
+        self.remembers_claims
     }
 
     /// The last purge as an instance hears of it.
@@ -139,6 +169,7 @@ impl<D: Disk> Decisions<D> {
     ) {
         let kind = Kind::of(&record.event);
         index.record(instance, position, record.id, kind);
+        let remembers_claims = self.remembers_claims;
         let standing = self.standing(instance);
         match kind {
             // It was decided upon before the store was started.
@@ -149,6 +180,9 @@ impl<D: Disk> Decisions<D> {
             Kind::Accepted => standing.undecided.push_back((position, record.id)),
             // An earlier payment with the id may have lost as well, and be closed by this record.
             Kind::Duplicate => {
+                if !remembers_claims && !standing.undecided.is_empty() {
+                    standing.closed.insert(record.id, position);
+                }
                 let loser = standing.losers.get(&record.id).copied();
                 if let Some(loser) = loser.filter(|loser| *loser < position) {
                     standing.losers.remove(&record.id);
@@ -188,6 +222,59 @@ impl<D: Disk> Decisions<D> {
             self.keep()?;
         }
         Ok(self.tell(instance, through))
+    }
+
+    /// What an instance has accepted before a place and nobody has decided upon, or the first part of
+    /// it.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn undecided(
+        &mut self,
+        index: &Index<D>,
+        instance: u16,
+        through: Position,
+    ) -> Result<Undecided, LookError> {
+        let standing = self.standing(instance);
+        let undecided = &standing.undecided;
+        let next = undecided.get(CLAIM_RECORDS_MAX).map(|(position, _)| *position);
+        let through = next.map_or(through, |position| position.min(through));
+        let mut payments = Vec::new();
+        for (position, id) in undecided.iter().take_while(|(position, _)| *position < through) {
+            let is_closed = standing.closed.get(id).is_some_and(|closed| closed > position);
+            if !is_closed && !index.is_known_already(instance, *position, *id)? {
+                payments.push((*position, *id));
+            }
+        }
+        Ok(Undecided { through, payments })
+    }
+
+    /// Takes in what was decided elsewhere upon everything that an instance accepted before a place:
+    /// these lost, and all others have the right to their ids, or had it before.
+    pub fn decide_as(
+        &mut self,
+        index: &mut Index<D>,
+        instance: u16,
+        through: Position,
+        losers: &BTreeSet<Position>,
+    ) -> Decided {
+        while let Some((position, id)) = self.next_undecided(instance, through) {
+            let standing = self.standing(instance);
+            let is_closed = standing.closed.get(&id).is_some_and(|closed| *closed > position);
+            let lost = losers.contains(&position);
+            index.mark_decided(instance, position, id, lost || is_closed);
+            if lost && !is_closed {
+                let standing = self.standing(instance);
+                standing.losers.insert(id, position);
+                standing.untold.insert(position);
+            }
+        }
+        let standing = self.standing(instance);
+        standing.decided = standing.decided.max(through);
+        if standing.undecided.is_empty() {
+            standing.closed = HashMap::new();
+        }
+        self.tell(instance, through)
     }
 
     /// What an instance is told once everything before a place is decided.

@@ -12,6 +12,7 @@ use ledger::protocol::{NOTICE, PROTOCOL_VERSION, Request, Response};
 use ledger::volume::instance_name;
 
 use crate::books::{Books, BooksError, BooksStanding};
+use crate::decisions::Undecided;
 
 /// The number of a connection, unique while the store runs.
 pub type ConnectionNumber = u64;
@@ -125,13 +126,48 @@ impl Desk {
         Ok(Response::Welcome(notice))
     }
 
+    /// What a connection's instance asks for, where it is decided elsewhere; or what it is answered at
+    /// once.
+    ///
+    /// # Errors
+    /// The books cannot be kept any more.
+    pub fn begin_claim(
+        &mut self,
+        connection: ConnectionNumber,
+        through: Position,
+    ) -> Result<Result<(u16, Undecided), Response>, BooksError> {
+        match self.instances.get(&connection) {
+            None => Ok(Err(refused_stranger())),
+            Some(instance) => Ok(Ok((*instance, self.books.undecided(*instance, through)?))),
+        }
+    }
+
+    /// Takes in what was decided elsewhere upon what [`Desk::begin_claim`] gave, and gives the answer.
+    /// `None` where the instance has another connection by now, which claims anew.
+    ///
+    /// # Errors
+    /// The books cannot be kept any more.
+    pub fn end_claim(
+        &mut self,
+        connection: ConnectionNumber,
+        instance: u16,
+        through: Position,
+        losers: &BTreeSet<Position>,
+    ) -> Result<Option<Response>, BooksError> {
+        if self.instances.get(&connection) != Some(&instance) {
+            return Ok(None);
+        }
+        let decided = self.books.decide_as(instance, through, losers)?;
+        Ok(Some(Response::Claimed { through: decided.through, losers: decided.losers }))
+    }
+
     fn claim(
         &mut self,
         connection: ConnectionNumber,
         through: Position,
     ) -> Result<Response, BooksError> {
         let Some(instance) = self.instances.get(&connection) else {
-            return Ok(Response::Refused("say which instance you are before you claim".to_owned()));
+            return Ok(refused_stranger());
         };
         Ok(match self.books.claim(*instance, through)? {
             Ok(decided) => {
@@ -264,6 +300,10 @@ impl Desk {
         }
         self.purge_if_all_agreed()
     }
+}
+
+fn refused_stranger() -> Response {
+    Response::Refused("say which instance you are before you claim".to_owned())
 }
 
 fn notice(connection: ConnectionNumber, response: Response) -> Reply {

@@ -18,20 +18,23 @@ pub mod pyramid;
 pub mod restore;
 pub mod server;
 pub mod settings;
+pub mod shared;
 pub mod suspicion;
 
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use archive::Archive;
-use books::{Books, BooksError, Opened};
+use books::{Books, BooksError, Opened, Rights};
 use ledger::clock::Monotonic;
 use ledger::notify;
 use ledger::socket;
 pub use server::StoreError;
 pub use settings::StoreSettings;
+use shared::{SharedLedger, membership};
 use suspicion::Suspicion;
 
 /// Runs the store until `shutdown` is done. Must run on a [`tokio::runtime::LocalRuntime`].
@@ -44,6 +47,11 @@ pub async fn run(
 ) -> Result<(), StoreError> {
     let volume = settings.volume();
     volume.create().map_err(StoreError::Volume)?;
+    // Before the books are opened, because they begin a claim log.
+    match &settings.database {
+        Some(_) => membership::begin(&volume)?,
+        None => membership::demand_none(&volume)?,
+    }
     let clock = Monotonic::start();
     let mut shutdown = pin!(shutdown);
     notify::starting("reading the journals");
@@ -61,6 +69,15 @@ pub async fn run(
         )
     });
     let archive = archive.transpose().map_err(StoreError::Archive)?;
+    let shared = settings.database.as_ref().map(|url| {
+        let boot_id = ledger::daemon::boot_id();
+        SharedLedger::new(volume.clone(), boot_id, url, settings.database_ca.as_deref())
+    });
+    let shared = shared.transpose()?.map(Rc::new);
+    let connecting = match &shared {
+        Some(shared) => Some(shared.keep_connected().await),
+        None => None,
+    };
     let path = settings.socket_path();
     let listener = socket::listen(&path)
         .map_err(|source| StoreError::Listen { path: path.clone(), source })?;
@@ -79,7 +96,11 @@ pub async fn run(
         notify::stopping();
     };
     let progress = archive.as_ref().map(Archive::progress);
-    let served = server::serve(books, listener, &volume, progress, shutdown).await;
+    let served = server::serve(books, shared.clone(), listener, &volume, progress, shutdown).await;
+    if let Some((shared, connecting)) = shared.zip(connecting) {
+        connecting.abort();
+        shared.end().await;
+    }
     if let Some(archive) = archive {
         archive.end().await;
     }
@@ -101,9 +122,10 @@ async fn open_books(
 ) -> Result<Option<(Books, Opened)>, StoreError> {
     let stop = Arc::new(AtomicBool::new(false));
     let (volume, cache_bytes) = (settings.volume(), settings.cache_bytes());
+    let rights = if settings.database.is_some() { Rights::Shared } else { Rights::Here };
     let stopped = Arc::clone(&stop);
     let mut opening = tokio::task::spawn_blocking(move || {
-        Books::open_unless(&stopped, &volume, cache_bytes, ledger::daemon::boot_id())
+        Books::open_unless(&stopped, &volume, cache_bytes, ledger::daemon::boot_id(), rights)
     });
     let opened = tokio::select! {
         opened = &mut opening => opened,

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::clock::Monotonic;
+use ledger::journal::Position;
 use ledger::line::{self, LineReader, LineWriter};
 use ledger::metrics::publish;
-use ledger::protocol::{FrameBuffer, Request};
+use ledger::protocol::{FrameBuffer, Request, Response};
 use ledger::socket::{PrivateListener, check_peer};
 use ledger::volume::Volume;
 use tokio::sync::Notify;
@@ -24,6 +25,7 @@ use crate::archive::error::ArchiveError;
 use crate::books::{Books, BooksError};
 use crate::desk::{ConnectionNumber, Desk, Reply};
 use crate::metrics::{StoreMetrics, fill_archive, fill_space};
+use crate::shared::{self, SharedError, SharedLedger};
 
 /// How long after a question the journals are read again, so that the next one finds little to do. The
 /// longer it is, the fewer steps the database takes for the same payments at low load.
@@ -52,6 +54,9 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
+    /// The shared ledger cannot be used.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The archive cannot be begun.
     #[error("cannot archive: {0}")]
     Archive(ArchiveError),
@@ -66,6 +71,8 @@ pub enum StoreError {
 /// What the store's tasks share.
 struct Shared {
     desk: RefCell<Desk>,
+    /// Who decides, and knows what others have settled, where machines share a ledger.
+    ledger: Option<Rc<SharedLedger>>,
     outboxes: RefCell<BTreeMap<ConnectionNumber, Rc<Outbox>>>,
     next_connection: Cell<ConnectionNumber>,
     /// Something was asked, so journals are growing.
@@ -93,6 +100,7 @@ struct Outbox {
 /// The books cannot be kept any more.
 pub async fn serve(
     books: Books,
+    ledger: Option<Rc<SharedLedger>>,
     listener: PrivateListener,
     volume: &Volume,
     archive: Option<Arc<Progress>>,
@@ -100,6 +108,7 @@ pub async fn serve(
 ) -> Result<(), StoreError> {
     let shared = Rc::new(Shared {
         desk: RefCell::new(Desk::new(books)),
+        ledger,
         outboxes: RefCell::new(BTreeMap::new()),
         next_connection: Cell::new(1),
         asked: Notify::new(),
@@ -194,7 +203,13 @@ async fn read_requests(
     let mut frames = FrameBuffer::default();
     while frames.fill(&mut reader).await? {
         while let Some((number, request)) = frames.next_request()? {
-            shared.handle(connection, number, request);
+            match &shared.ledger {
+                // One after the other, so that answers keep their order and nothing piles up.
+                Some(ledger) if shared::concerns(&request) => {
+                    shared.handle_with(ledger, connection, number, request).await;
+                }
+                _ => shared.handle(connection, number, request),
+            }
             outbox.room().await;
         }
     }
@@ -240,6 +255,89 @@ impl Shared {
         }
     }
 
+    /// Answers what cannot be answered without the ledger. Other connections are served meanwhile.
+    async fn handle_with(
+        &self,
+        ledger: &SharedLedger,
+        connection: ConnectionNumber,
+        number: u32,
+        request: Request,
+    ) {
+        let asked_us = self.clock.elapsed_us();
+        let answered = match request {
+            Request::Claim { through } => self.claim_with(ledger, connection, through).await,
+            Request::Summarize(range) => match ledger.sum_of_others(range).await {
+                // Ours last, so that all that was written before the question is in it.
+                Ok(others) => self.with_books(|books| books.sum(range)).map(|here| {
+                    let sums = shared::add(here, others);
+                    Some(sums.map_or_else(|error| refused(&error), Response::Summary))
+                }),
+                Err(error) => Ok(Some(refused(&error))),
+            },
+            Request::Look(id) => match self.with_books(|books| books.look(id)) {
+                Ok(None) => Ok(Some(
+                    ledger.look(id).await.map_or_else(|error| refused(&error), Response::Payment),
+                )),
+                here => here.map(|payment| Some(Response::Payment(payment))),
+            },
+            _ => Ok(Some(Response::Refused(
+                "payments of a shared ledger belong to all its machines, and are not purged"
+                    .to_owned(),
+            ))),
+        };
+        self.metrics.handled(&request, self.clock.elapsed_us() - asked_us);
+        self.asked.notify_one();
+        let reply = |response| Reply { connection, number, response };
+        self.deliver(answered.map(|response| response.into_iter().map(reply).collect()));
+    }
+
+    /// Has the ledger decide upon what an instance claims.
+    async fn claim_with(
+        &self,
+        ledger: &SharedLedger,
+        connection: ConnectionNumber,
+        through: Position,
+    ) -> Result<Option<Response>, BooksError> {
+        // Before anything is looked up for it, which an API would ask for again and again.
+        if let Err(error) = ledger.is_there() {
+            return Ok(Some(refused(&error)));
+        }
+        let begun = self.desk.borrow_mut().begin_claim(connection, through)?;
+        let (instance, undecided) = match begun {
+            Ok(begun) => begun,
+            Err(response) => return Ok(Some(response)),
+        };
+        let claimed = match ledger.claim(instance, &undecided.payments).await {
+            Ok(claimed) => claimed,
+            Err(error) => return Ok(Some(refused(&error))),
+        };
+        let mut losers = claimed.losers;
+        let mut gone = BTreeMap::new();
+        for own in claimed.own {
+            let is_there =
+                self.with_books(|books| books.is_accepted_at(own.instance, own.place, own.id))?;
+            // Of several that want the right of one that is gone, the first gets it.
+            if is_there || gone.contains_key(&own.id) {
+                losers.insert(own.position);
+            } else {
+                gone.insert(own.id, own);
+            }
+        }
+        let gone: Vec<_> = gone.into_values().collect();
+        match ledger.take_over(instance, &gone).await {
+            Ok(settled) => losers.extend(settled),
+            Err(error) => return Ok(Some(refused(&error))),
+        }
+        self.desk.borrow_mut().end_claim(connection, instance, undecided.through, &losers)
+    }
+
+    fn with_books<T>(
+        &self,
+        ask: impl FnOnce(&mut Books) -> Result<T, BooksError>,
+    ) -> Result<T, BooksError> {
+        ask(self.desk.borrow_mut().books())
+    }
+
     /// Puts replies into the outboxes of those who get them.
     fn deliver(&self, replies: Result<Vec<Reply>, BooksError>) {
         let replies = match replies {
@@ -261,6 +359,10 @@ impl Shared {
         self.failure.borrow_mut().get_or_insert(error);
         self.failed.notify_one();
     }
+}
+
+fn refused(error: &SharedError) -> Response {
+    Response::Refused(error.to_string())
 }
 
 /// Gives a purge up if it waits too long.

@@ -49,6 +49,15 @@ pub struct StoreSettings {
     #[arg(long, value_name = "FILE", requires = "archive")]
     pub archive_ca: Option<PathBuf>,
 
+    /// The PostgreSQL database in which several machines share one ledger, see docs/scale.md. A volume joins
+    /// when it is new, and for good; best given as a variable because of its password
+    #[arg(long, value_name = "URL", hide_env_values = true, conflicts_with = "archive")]
+    pub database: Option<DatabaseUrl>,
+
+    /// A PEM file with the authority of that database's certificate [default: those of the system]
+    #[arg(long, value_name = "FILE", requires = "database")]
+    pub database_ca: Option<PathBuf>,
+
     #[command(flatten)]
     #[allow(missing_docs)]
     pub log: LogSettings,
@@ -61,8 +70,14 @@ impl Settings for StoreSettings {
         if !(CACHE_MIB_MIN..=CACHE_MIB_MAX).contains(&self.cache_mib) {
             return Err(format!("--cache-mib must be between {CACHE_MIB_MIN} and {CACHE_MIB_MAX}"));
         }
-        let has_ca = self.archive_ca.is_some();
-        self.archive.as_ref().map_or(Ok(()), |url| url.check("--archive", has_ca))
+        let given = [
+            (&self.archive, "--archive", self.archive_ca.is_some()),
+            (&self.database, "--database", self.database_ca.is_some()),
+        ];
+        for (url, flag, has_ca) in given {
+            url.as_ref().map_or(Ok(()), |url| url.check(flag, has_ca))?;
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
 use ledger::volume::Volume;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
-use store::books::{Books, BooksError};
+use store::books::{Books, BooksError, Rights};
 use store::claims::ClaimsError;
 use tempfile::TempDir;
 
@@ -381,7 +381,7 @@ fn a_store_that_is_told_to_end_while_it_starts_does_so() {
     let mut site = Site::new();
     site.settle_many(1..100);
     let stop = AtomicBool::new(true);
-    let opened = Books::open_unless(&stop, &site.volume(), CACHE_BYTES, site.boot_id);
+    let opened = Books::open_unless(&stop, &site.volume(), CACHE_BYTES, site.boot_id, Rights::Here);
     assert!(matches!(opened.map(drop), Err(BooksError::Stopped)));
     assert_eq!(site.books().sum(RangeMs::ALL).unwrap(), expected(1..100));
 }

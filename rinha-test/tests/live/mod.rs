@@ -73,9 +73,43 @@ impl Live {
         (Self::kept(false, Some(port), change), port)
     }
 
+    /// Another machine's system, with the processors of this one: on an empty volume, or on a copy of the one
+    /// at `data`.
+    pub fn beside(
+        &self,
+        data: Option<&Volume>,
+        change: impl Fn(&mut ProcessSpec) + 'static,
+    ) -> Self {
+        let urls = Processor::ALL.map(|processor| self.topology.processor_url(processor));
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(volume) = data {
+            let to = folder.path().join("data");
+            let copied = Command::new("cp").arg("-a").arg(volume.root()).arg(to).status().unwrap();
+            assert!(copied.success());
+        }
+        Self::in_folder(folder, false, None, Some(Processors::External(urls)), change)
+    }
+
+    /// Kills all processes at the same moment, for good.
+    pub fn kill_all(&mut self) {
+        let system = self.system.take().unwrap();
+        system.kill_all();
+        system.shut_down();
+    }
+
     fn kept(
         restart: bool,
         metrics_port: Option<u16>,
+        change: impl Fn(&mut ProcessSpec) + 'static,
+    ) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), restart, metrics_port, None, change)
+    }
+
+    fn in_folder(
+        folder: TempDir,
+        restart: bool,
+        metrics_port: Option<u16>,
+        processors: Option<Processors>,
         change: impl Fn(&mut ProcessSpec) + 'static,
     ) -> Self {
         let programs = launcher().parent().unwrap().to_owned();
@@ -83,9 +117,8 @@ impl Live {
             let path = programs.join(program);
             assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
         }
-        let folder = tempfile::tempdir().unwrap();
         let [port, default, fallback] = free_ports();
-        let processors = Processors::Simulated([default, fallback]);
+        let processors = processors.unwrap_or(Processors::Simulated([default, fallback]));
         let data = folder.path().join("data");
         let topology =
             Topology { programs, data, port, processors, allow_purge: false, metrics_port };

@@ -69,10 +69,12 @@ impl Connecting {
                 let (client, driver) = self.config.connect(NoTls).await.map_err(&failed)?;
                 Connection { client, driver: tokio::spawn(async { drop(driver.await) }) }
             };
-            // A transaction must see what was committed while it waited for the archive's row.
+            // A transaction must see what was committed while it waited for the archive's row. Of a machine
+            // that lost its power the database must not keep the locks.
             let settings = format!(
                 "SET default_transaction_isolation = 'read committed'; SET statement_timeout = {}; \
-                 SET idle_in_transaction_session_timeout = {}",
+                 SET idle_in_transaction_session_timeout = {}; SET tcp_keepalives_idle = 10; \
+                 SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3",
                 STATEMENT_TIMEOUT.as_millis(),
                 IDLE_IN_TRANSACTION_TIMEOUT.as_millis()
             );

@@ -17,15 +17,18 @@ use ledger::volume::Volume;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 use super::connection::{Connecting, STEP_PATIENCE, within};
 use super::error::ArchiveError;
 use super::journals::{BATCH_PAYMENTS, Batch, Journals, behind_bytes};
 use super::progress::Progress;
 use super::reached::Reached;
-use super::tables::Tables;
+use super::tables::{Standing, Tables};
 use super::{identity, schema};
 use crate::claims::{Purged, read_purge_number, read_purged};
+use crate::shared;
+use crate::shared::tables::Writer;
 
 /// How often the journals are looked at once they are archived. What was settled in this time is
 /// written together.
@@ -40,11 +43,94 @@ const PAUSE_JITTER: f64 = 0.5;
 /// So many different reasons are warned of while the database is away; of more there is no end.
 const REASONS_MAX: usize = 16;
 
+/// Where payments are written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The archive of one volume.
+    Archive,
+    /// The ledger that several machines share, as this store, see [`crate::shared`].
+    Ledger {
+        /// The store that holds the volume.
+        holder: Uuid,
+    },
+}
+
+impl Target {
+    /// What happens to payments.
+    #[must_use]
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Archive => "archived",
+            Self::Ledger { .. } => "written to the ledger",
+        }
+    }
+
+    /// Whose the database is.
+    #[must_use]
+    pub fn whose(self) -> &'static str {
+        match self {
+            Self::Archive => "the archive's",
+            Self::Ledger { .. } => "the ledger's",
+        }
+    }
+
+    /// What it means that nothing is.
+    #[must_use]
+    pub fn consequence(self) -> &'static str {
+        match self {
+            Self::Archive => "Payments and summaries go on",
+            Self::Ledger { .. } => "Summaries on other machines lack what is settled here",
+        }
+    }
+}
+
+/// The tables of a target.
+enum Writing {
+    Archive(Tables),
+    Ledger(Writer),
+}
+
+impl Writing {
+    async fn take_up(&self, client: &mut Client, purge: u64) -> Result<Standing, ArchiveError> {
+        match self {
+            Self::Archive(tables) => tables.take_up(client, purge).await,
+            Self::Ledger(writer) => writer.take_up(client, purge).await,
+        }
+    }
+
+    async fn write(
+        &mut self,
+        client: &mut Client,
+        purge: u64,
+        batch: &Batch,
+    ) -> Result<(), ArchiveError> {
+        match self {
+            Self::Archive(tables) => tables.write(client, purge, batch).await,
+            Self::Ledger(writer) => writer.write(client, batch).await,
+        }
+    }
+
+    async fn purge(
+        &self,
+        client: &mut Client,
+        before: u64,
+        purge: u64,
+        cuts: &BTreeMap<u16, Position>,
+    ) -> Result<(), ArchiveError> {
+        match self {
+            Self::Archive(tables) => tables.purge(client, before, purge, cuts).await,
+            // What stands there is that of all purges of the volume, and no store in a ledger purges.
+            Self::Ledger(_) => Ok(()),
+        }
+    }
+}
+
 /// The archive of a volume, as its thread does it.
 pub struct Follower {
     volume: Volume,
     boot_id: [u8; 16],
     connecting: Connecting,
+    target: Target,
     stop: watch::Receiver<bool>,
     progress: Arc<Progress>,
     pauses: Pauses,
@@ -70,24 +156,27 @@ enum Followed {
 }
 
 /// Pauses between attempts.
-struct Pauses {
+pub struct Pauses {
     next: Duration,
     random: fastrand::Rng,
 }
 
 impl Pauses {
-    fn new(random: fastrand::Rng) -> Self {
+    /// From the shortest on.
+    #[must_use]
+    pub fn new(random: fastrand::Rng) -> Self {
         Self { next: PAUSE_MIN, random }
     }
 
     /// The next pause.
-    fn take(&mut self) -> Duration {
+    pub fn take(&mut self) -> Duration {
         let pause = self.next.mul_f64(1.0 - PAUSE_JITTER * self.random.f64());
         self.next = (self.next * 2).min(PAUSE_MAX);
         pause
     }
 
-    fn reset(&mut self) {
+    /// Begins with the shortest again.
+    pub fn reset(&mut self) {
         self.next = PAUSE_MIN;
     }
 }
@@ -98,6 +187,7 @@ impl Follower {
         volume: Volume,
         boot_id: [u8; 16],
         connecting: Connecting,
+        target: Target,
         stop: watch::Receiver<bool>,
         progress: Arc<Progress>,
     ) -> Self {
@@ -105,6 +195,7 @@ impl Follower {
             volume,
             boot_id,
             connecting,
+            target,
             stop,
             progress,
             pauses: Pauses::new(fastrand::Rng::new()),
@@ -142,8 +233,14 @@ impl Follower {
         };
         let mut connection = connected?;
         let client = &mut connection.client;
-        let mut tables = Tables::new(identity::of(&self.volume)?);
-        within("make the archive's tables", STEP_PATIENCE, schema::migrate(client)).await?;
+        let volume = identity::of(&self.volume)?;
+        let (mut tables, versions) = match self.target {
+            Target::Archive => (Writing::Archive(Tables::new(volume)), &schema::ARCHIVE),
+            Target::Ledger { holder } => {
+                (Writing::Ledger(Writer::new(volume, holder)), &shared::tables::VERSIONS)
+            }
+        };
+        within("make the tables", STEP_PATIENCE, schema::migrate(client, versions)).await?;
         while !*stop.borrow() {
             let purged = self.purged()?;
             let places = self.take_up(client, &tables, &purged).await?;
@@ -159,15 +256,12 @@ impl Follower {
     async fn take_up(
         &mut self,
         client: &mut Client,
-        tables: &Tables,
+        tables: &Writing,
         purged: &Purged,
     ) -> Result<BTreeMap<u16, Position>, ArchiveError> {
-        let standing = within(
-            "tell how far its archive is",
-            STEP_PATIENCE,
-            tables.take_up(client, purged.number),
-        )
-        .await?;
+        let standing =
+            within("tell how far it is", STEP_PATIENCE, tables.take_up(client, purged.number))
+                .await?;
         let (theirs, ours) = (standing.purge, purged.number);
         if theirs > ours {
             return Err(ArchiveError::PurgedBeyond { theirs, ours });
@@ -200,7 +294,7 @@ impl Follower {
     async fn follow(
         &mut self,
         client: &mut Client,
-        tables: &mut Tables,
+        tables: &mut Writing,
         purged: &Purged,
         places: &BTreeMap<u16, Position>,
     ) -> Result<Followed, ArchiveError> {
@@ -293,11 +387,12 @@ impl Follower {
         match self.away.take() {
             Some(away) => tracing::info!(
                 behind_bytes,
-                "the archive's database is back after {} s",
+                "{} database is back after {} s",
+                self.target.whose(),
                 away.since.elapsed().as_secs()
             ),
             None if !self.progress.is_connected() => {
-                tracing::info!(behind_bytes, "settled payments are archived");
+                tracing::info!(behind_bytes, "settled payments are {}", self.target.done());
             }
             None => {}
         }
@@ -313,10 +408,11 @@ impl Follower {
         if reasons.len() < REASONS_MAX && reasons.insert(error.to_string()) {
             tracing::warn!(
                 behind_bytes = self.progress.behind_bytes(),
-                "nothing is archived: {error}. It is tried again until that is over"
+                "nothing is {}: {error}. It is tried again until that is over",
+                self.target.done()
             );
         } else {
-            tracing::debug!("still nothing is archived: {error}");
+            tracing::debug!("still nothing is {}: {error}", self.target.done());
         }
     }
 

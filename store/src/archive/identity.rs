@@ -14,14 +14,14 @@ use uuid::{Builder, Uuid};
 
 use super::error::ArchiveError;
 
-/// The file's name, and that of one that is being written.
+/// The file's name.
 const NAME: &str = "volume-id";
-const NEW_NAME: &str = "volume-id.new";
 /// Where random numbers come from.
 const RANDOM: &str = "/dev/urandom";
 
 /// The file with the volume's id.
-fn path(volume: &Volume) -> PathBuf {
+#[must_use]
+pub fn path(volume: &Volume) -> PathBuf {
     volume.store().join(NAME)
 }
 
@@ -46,25 +46,37 @@ pub fn of(volume: &Volume) -> Result<Uuid, ArchiveError> {
 /// It cannot be written.
 pub fn begin_anew(volume: &Volume) -> Result<Uuid, ArchiveError> {
     let failed = |error| ArchiveError::io("write", path(volume))(error);
+    let id = random_id()?;
+    let disk = FolderDisk::create(volume.store()).map_err(failed)?;
+    replace(&disk, &volume.store(), NAME, &format!("{id}\n")).map_err(failed)?;
+    Ok(id)
+}
+
+/// An id that nobody else has.
+///
+/// # Errors
+/// There are no random numbers.
+pub fn random_id() -> Result<Uuid, ArchiveError> {
     let mut bytes = [0; 16];
     fs::File::open(RANDOM)
         .and_then(|mut source| source.read_exact(&mut bytes))
         .map_err(ArchiveError::io("read", RANDOM))?;
-    let id = Builder::from_random_bytes(bytes).into_uuid();
-    let disk = FolderDisk::create(volume.store()).map_err(failed)?;
-    replace(&disk, &volume.store(), &format!("{id}\n")).map_err(failed)?;
-    Ok(id)
+    Ok(Builder::from_random_bytes(bytes).into_uuid())
 }
 
-/// Puts a text into the file in one step that survives a power cut.
-fn replace(disk: &FolderDisk, folder: &Path, text: &str) -> io::Result<()> {
-    let new = folder.join(NEW_NAME);
+/// Puts a text into a file of this name in one step that survives a power cut.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn replace(disk: &FolderDisk, folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let new_name = format!("{name}.new");
+    let new = folder.join(&new_name);
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => create_private(&new, text)?,
     }
     fs::File::open(&new)?.sync_all()?;
-    disk.rename(NEW_NAME, NAME)?;
+    disk.rename(&new_name, name)?;
     disk.sync()
 }
 
@@ -80,7 +92,7 @@ mod tests {
         let id = of(&volume).unwrap();
         assert_eq!(of(&volume).unwrap(), id);
         // What an earlier attempt left is in nobody's way.
-        fs::write(volume.store().join(NEW_NAME), "half").unwrap();
+        fs::write(volume.store().join("volume-id.new"), "half").unwrap();
         let other = begin_anew(&volume).unwrap();
         assert_ne!(other, id);
         assert_eq!(of(&volume).unwrap(), other);

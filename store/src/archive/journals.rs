@@ -241,6 +241,24 @@ fn oldest_open(disk: &FolderDisk, place: Position) -> Result<u32, JournalError> 
     Ok(oldest.min(place.segment))
 }
 
+/// Checks that a volume's journals have everything before these places.
+///
+/// # Errors
+/// They have not, or cannot be read.
+pub fn check_places(volume: &Volume, places: &BTreeMap<u16, Position>) -> Result<(), ArchiveError> {
+    let instances = volume.instances().map_err(ArchiveError::io("read", volume.journals()))?;
+    for (instance, place) in places {
+        if instances.contains(instance) {
+            let path = volume.journal(*instance);
+            let disk = FolderDisk::create(&path).map_err(ArchiveError::io("open", path))?;
+            check_place(&disk, *instance, *place)?;
+        } else if *place != Position::START {
+            return Err(ArchiveError::ahead(*instance, *place));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a journal has everything before a place, and what follows.
 fn check_place(disk: &FolderDisk, instance: u16, place: Position) -> Result<(), ArchiveError> {
     let segments = list_segments(disk)?;

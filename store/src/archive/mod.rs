@@ -9,9 +9,9 @@
 
 pub mod connection;
 pub mod error;
-mod follow;
+pub mod follow;
 pub mod identity;
-mod journals;
+pub mod journals;
 mod progress;
 mod reached;
 pub mod schema;
@@ -31,7 +31,7 @@ use tokio::time::timeout;
 
 use connection::Connecting;
 use error::ArchiveError;
-use follow::Follower;
+use follow::{Follower, Target};
 pub use progress::Progress;
 use url::DatabaseUrl;
 
@@ -57,12 +57,26 @@ impl Archive {
         url: &DatabaseUrl,
         ca: Option<&Path>,
     ) -> Result<Self, ArchiveError> {
+        Self::follow(volume, boot_id, Connecting::new(url, ca)?, Target::Archive)
+    }
+
+    /// Begins to write what is settled on a volume whose store's lock this process holds to these tables.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn follow(
+        volume: Volume,
+        boot_id: [u8; 16],
+        connecting: Connecting,
+        target: Target,
+    ) -> Result<Self, ArchiveError> {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let progress = Arc::new(Progress::default());
+        let ending = Arc::clone(&progress);
         let (place, runtime_place) = (volume.store(), volume.store());
-        let connecting = Connecting::new(url, ca)?;
-        let follower = Follower::new(volume, boot_id, connecting, stopped, Arc::clone(&progress));
+        let follower =
+            Follower::new(volume, boot_id, connecting, target, stopped, Arc::clone(&progress));
         thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
@@ -74,9 +88,12 @@ impl Archive {
                 match runtime.and_then(|runtime| runtime.block_on(follower.run())) {
                     Ok(()) => tracing::debug!("the archive ended"),
                     Err(error) => tracing::error!(
-                        "nothing is archived any more: {error}. Payments and summaries go on"
+                        "nothing is {} any more: {error}. {}",
+                        target.done(),
+                        target.consequence()
                     ),
                 }
+                ending.set_over();
                 // Nobody may be waiting for it.
                 let _ = end.send(());
             })

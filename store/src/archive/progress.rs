@@ -15,6 +15,7 @@ pub struct Progress {
     archived_payments: AtomicU64,
     behind_bytes: AtomicU64,
     connected: AtomicBool,
+    over: AtomicBool,
     /// The moment by the clock up to which everything is archived.
     whole_at_ms: AtomicU64,
 }
@@ -26,6 +27,7 @@ impl Default for Progress {
             archived_payments: AtomicU64::new(0),
             behind_bytes: AtomicU64::new(UNKNOWN),
             connected: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             whole_at_ms: AtomicU64::new(0),
         }
     }
@@ -63,6 +65,16 @@ impl Progress {
     /// The moment by the clock of [`Progress::lag`].
     pub(super) fn now_ms(&self) -> u64 {
         self.clock.elapsed_ms()
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn add_archived(&self, payments_count: usize) {

@@ -50,9 +50,21 @@ pub struct Standing {
 /// The tables, as the archive of one volume.
 pub struct Tables {
     volume: Uuid,
-    /// Partitions that are there.
-    months: BTreeSet<Month>,
+    months: Months,
 }
+
+/// The partitions of a table of payments, by months.
+pub struct Months {
+    table: &'static str,
+    /// Those that are there.
+    made: BTreeSet<Month>,
+}
+
+/// The number of the lock that one program at a time takes to make a partition: `paymonth` in ASCII.
+const MONTHS_LOCK_NUMBER: i64 = 0x7061_796d_6f6e_7468;
+
+/// The payments of an archive.
+const PAYMENTS: &str = "payments";
 
 /// A month in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +79,7 @@ impl Tables {
     /// The tables of this volume.
     #[must_use]
     pub fn new(volume: Uuid) -> Self {
-        Self { volume, months: BTreeSet::new() }
+        Self { volume, months: Months::of(PAYMENTS) }
     }
 
     /// Takes the archive up where it is, or begins it, after this number of purges.
@@ -107,7 +119,7 @@ impl Tables {
         purge: u64,
         batch: &Batch,
     ) -> Result<(), ArchiveError> {
-        self.make_months(client, &batch.payments).await?;
+        self.months.make(client, &batch.payments).await?;
         let failed = ArchiveError::sql("take a batch of payments");
         let transaction = client.transaction().await.map_err(&failed)?;
         self.hold_after(&transaction, purge).await?;
@@ -138,7 +150,7 @@ impl Tables {
             let places = batch.moves.iter().map(|moved| (moved.instance, moved.before));
             return Err(ArchiveError::taken_over(places));
         }
-        copy(&transaction, &batch.payments).await?;
+        copy(&transaction, PAYMENTS, &batch.payments).await?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -198,9 +210,20 @@ impl Tables {
             Err(ArchiveError::TakenOver(format!("purge {purge} of this volume")))
         }
     }
+}
+
+impl Months {
+    /// Those of this table, of which none is known to be there.
+    #[must_use]
+    pub fn of(table: &'static str) -> Self {
+        Self { table, made: BTreeSet::new() }
+    }
 
     /// Makes the partitions that these payments belong to.
-    async fn make_months(
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn make(
         &mut self,
         client: &Client,
         payments: &[Payment],
@@ -213,12 +236,12 @@ impl Tables {
                 continue;
             }
             let month = Month::of(payment.requested_at);
-            if !self.months.contains(&month) {
+            if !self.made.contains(&month) {
                 client
-                    .batch_execute(&month.statement())
+                    .batch_execute(&month.statement(self.table))
                     .await
                     .map_err(ArchiveError::sql("make a partition for a month"))?;
-                self.months.insert(month);
+                self.made.insert(month);
             }
             last = Some(month);
         }
@@ -243,11 +266,14 @@ impl Month {
         Self { year: first.year(), number: first.month(), seconds: (seconds, next) }
     }
 
-    /// What makes its partition.
-    fn statement(self) -> String {
+    /// What makes its partition of a table.
+    fn statement(self, table: &str) -> String {
         let Self { year, number, seconds: (first, next) } = self;
+        // One at a time: two machines may need the month at the same moment, and the database looks whether
+        // it exists before it locks anything.
         format!(
-            "CREATE TABLE IF NOT EXISTS payments_{year:04}_{number:02} PARTITION OF payments \
+            "SELECT pg_advisory_xact_lock({MONTHS_LOCK_NUMBER}); \
+             CREATE TABLE IF NOT EXISTS {table}_{year:04}_{number:02} PARTITION OF {table} \
              FOR VALUES FROM (to_timestamp({first})) TO (to_timestamp({next}))"
         )
     }
@@ -278,13 +304,20 @@ pub async fn set_places(
 
 /// Copies payments into their table: half the time of INSERT, and nothing is compared, because what
 /// was written before is known by the places. One that is there already is a fault, and an error.
-async fn copy(transaction: &Transaction<'_>, payments: &[Payment]) -> Result<(), ArchiveError> {
+///
+/// # Errors
+/// One is there already, or the database refuses.
+pub async fn copy(
+    transaction: &Transaction<'_>,
+    table: &str,
+    payments: &[Payment],
+) -> Result<(), ArchiveError> {
     let failed = ArchiveError::sql("take a batch of payments");
     let sink = transaction
-        .copy_in(
-            "COPY payments (correlation_id, amount, processor, requested_at, accepted_at, settled_at) \
-             FROM STDIN (FORMAT binary)",
-        )
+        .copy_in(&format!(
+            "COPY {table} (correlation_id, amount, processor, requested_at, accepted_at, settled_at) \
+             FROM STDIN (FORMAT binary)"
+        ))
         .await
         .map_err(&failed)?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &COLUMN_TYPES));
@@ -309,7 +342,8 @@ fn to_system_time(moment: TimestampMs) -> SystemTime {
     if moment.get() < 0 { UNIX_EPOCH - milliseconds } else { UNIX_EPOCH + milliseconds }
 }
 
-fn signed(number: u64) -> i64 {
+/// A number as the database has it.
+pub fn signed(number: u64) -> i64 {
     i64::try_from(number).expect("there are fewer than 2^31 segments, and than 2^63 purges")
 }
 
@@ -317,8 +351,11 @@ fn unsigned(number: i64) -> Result<u64, ArchiveError> {
     u64::try_from(number).map_err(|_| odd(format!("{number} is less than nothing")))
 }
 
-/// A row of `archive_places`.
-fn place(row: &Row) -> Result<(u16, Position), ArchiveError> {
+/// A journal and a place in it, from the first two columns of a row.
+///
+/// # Errors
+/// It has none.
+pub fn place(row: &Row) -> Result<(u16, Position), ArchiveError> {
     let (instance, place): (i32, i64) = (column(row, 0)?, column(row, 1)?);
     let instance = u16::try_from(instance)
         .map_err(|_| odd(format!("{instance} is no number of an instance")))?;
@@ -349,7 +386,7 @@ mod tests {
         let december = Month::of(TimestampMs::clamped(1_764_547_200_000));
         assert_eq!((december.year, december.number), (2025, 12));
         assert_eq!(december.seconds.0, november.seconds.1);
-        assert!(december.statement().contains("payments_2025_12 "));
+        assert!(december.statement(PAYMENTS).contains("payments_2025_12 "));
     }
 
     #[test]

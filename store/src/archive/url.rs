@@ -82,7 +82,7 @@ impl DatabaseUrl {
         match self.demands_tls() {
             Err(error) => Err(format!("{flag} {error}")),
             Ok(false) if has_ca => Err(format!(
-                "--archive-ca is used with TLS only: add sslmode=require to the URL of {flag}"
+                "the file of an authority is used with TLS only: add sslmode=require to the URL of {flag}"
             )),
             Ok(_) => Ok(()),
         }

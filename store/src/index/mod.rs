@@ -181,6 +181,30 @@ impl<D: Disk> Index<D> {
         Ok(decision)
     }
 
+    /// Whether the journal itself says what was decided upon the accepted payment at a place: a later
+    /// record in it is about that very payment, or closes it.
+    ///
+    /// Within a segment a second acceptance takes the place of nothing but a closed one. In a later
+    /// segment it says nothing.
+    ///
+    /// # Errors
+    /// A file of the index or a journal cannot be read.
+    pub fn is_known_already(
+        &self,
+        instance: u16,
+        position: Position,
+        id: CorrelationId,
+    ) -> Result<bool, LookError> {
+        for found in self.find(id)?.into_iter().filter(|found| found.instance == instance) {
+            let is_later = found.position > position
+                && (found.position.segment == position.segment || found.kind != Kind::Accepted);
+            if is_later || found.position == position && found.kind == Kind::Duplicate {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// All places where an id is known, in no order.
     ///
     /// # Errors

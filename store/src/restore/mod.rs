@@ -148,7 +148,7 @@ async fn copy(
     let client = &mut connection.client;
     within("tell whether it has an archive", STEP_PATIENCE, async {
         if schema::is_there(client).await? {
-            schema::migrate(client).await
+            schema::migrate(client, &schema::ARCHIVE).await
         } else {
             Err(ArchiveError::NoArchive)
         }

@@ -111,6 +111,44 @@ impl Postgres {
         Self::url_at(self.port)
     }
 
+    /// Where either of two is that takes writes.
+    pub fn url_of_either(&self, other: &Self) -> String {
+        let [one, two] = [self.port, other.port];
+        format!(
+            "postgres://{USER}@127.0.0.1:{one},127.0.0.1:{two}/postgres?target_session_attrs=read-write"
+        )
+    }
+
+    /// A standby of it, without which it confirms no commit from now on.
+    pub fn synchronous_standby(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (programs, account) = (self.programs.clone(), self.account);
+        let mut standby = Self { programs, account, port: free_port(), server: None, folder };
+        standby.give(standby.folder.path());
+        let made = standby
+            .command("pg_basebackup")
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--pgdata"])
+            .arg(standby.data())
+            .args(["--dbname", &self.url()])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        standby.start_again();
+        self.query("ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.query("SELECT pg_reload_conf()");
+        wait_for("the standby to be synchronous", || {
+            let states = self.query("SELECT sync_state FROM pg_stat_replication");
+            (states == [["sync"]]).then_some(())
+        });
+        standby
+    }
+
+    /// Makes a standby the one that takes writes, without a standby of its own.
+    pub fn promote(&self) {
+        self.query("ALTER SYSTEM SET synchronous_standby_names = ''");
+        self.query("SELECT pg_reload_conf(), pg_promote()");
+    }
+
     /// Where one is that is reached on this port.
     pub fn url_at(port: u16) -> String {
         format!("postgres://{USER}@127.0.0.1:{port}/postgres")
