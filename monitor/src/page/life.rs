@@ -18,10 +18,10 @@ use tokio::sync::Semaphore;
 
 use super::ask::{AskError, StoreLine};
 
-/// Segments that are read for one payment, the first ones.
+/// Segments that are read for one payment.
 const SEGMENTS_MAX: usize = 8;
 
-/// Records of one payment that are told, the first ones.
+/// Records of one payment that are told: half of them the first ones, and half the last.
 const RECORDS_MAX: usize = 100;
 
 /// How long the reading may take; what was not read then is told as missing.
@@ -130,7 +130,7 @@ fn read(
     let clock = Monotonic::start();
     let mut is_whole = traces.len() <= SEGMENTS_MAX;
     let mut found = Vec::new();
-    for Trace { instance, from } in traces.iter().take(SEGMENTS_MAX).copied() {
+    'traces: for Trace { instance, from } in traces.iter().take(SEGMENTS_MAX).copied() {
         let path = volume.journal(instance);
         // A purge removes segments, and nothing makes the folder anew here.
         if !path.is_dir() {
@@ -141,7 +141,8 @@ fn read(
             JournalReader::new(disk, instance, from).under_boot(boot_id()).passing_lost_seals();
         while reader.position().segment == from.segment {
             if clock.elapsed() > READ_TIME_MAX {
-                return Ok((found, false));
+                is_whole = false;
+                break 'traces;
             }
             let count = reader.read(READ_RECORDS, |position, record| {
                 if let Record::Payment(record) = record
@@ -156,15 +157,27 @@ fn read(
             }
         }
     }
-    if found.len() > RECORDS_MAX {
-        found.truncate(RECORDS_MAX);
-        is_whole = false;
-    }
+    is_whole &= !leave_out_the_middle(&mut found);
     Ok((found, is_whole))
 }
 
-fn life(telling: &PaymentRecord, mut found: Vec<Found>, is_whole: bool) -> Life {
+/// Sorts records by time, and leaves the middle out where there are too many: how a payment that was tried
+/// for long has ended matters most.
+fn leave_out_the_middle(found: &mut Vec<Found>) -> bool {
+    sort(found);
+    let too_many = found.len() > RECORDS_MAX;
+    if too_many {
+        found.drain(RECORDS_MAX / 2..found.len() - RECORDS_MAX / 2);
+    }
+    too_many
+}
+
+fn sort(found: &mut [Found]) {
     found.sort_by_key(|found| (found.record.written_at, found.instance, found.position));
+}
+
+fn life(telling: &PaymentRecord, mut found: Vec<Found>, is_whole: bool) -> Life {
+    sort(&mut found);
     let (status, standing) = standing(&telling.event);
     Life {
         correlation_id: telling.id.to_string(),

@@ -162,3 +162,19 @@ fn only_the_segments_that_have_the_payment_are_read_and_each_to_its_end() {
     let many = vec![begin(accepted.segment); SEGMENTS_MAX + 1];
     assert_eq!(found(&many), (vec![accepted; SEGMENTS_MAX], false));
 }
+
+#[test]
+fn of_a_long_life_the_beginning_and_the_end_are_told() {
+    let last = i64::try_from(RECORDS_MAX).unwrap() + 9;
+    let tried = |ms| Found {
+        instance: 1,
+        position: Position { segment: 1, index: u32::try_from(ms).unwrap() },
+        record: record(ID, ms, dispatched(ms)),
+    };
+    let mut found: Vec<_> = (0..=last).map(tried).rev().collect();
+    assert!(leave_out_the_middle(&mut found));
+    assert_eq!(found.len(), RECORDS_MAX);
+    let ends = [found.first(), found.last()].map(|found| found.unwrap().record.written_at);
+    assert_eq!(ends, [at(0), at(last)]);
+    assert!(!leave_out_the_middle(&mut found));
+}

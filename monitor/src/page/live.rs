@@ -13,14 +13,15 @@ use ledger::clock;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use super::notes::{Notes, Told, ToldNote};
 use super::recent::{Recent, RecentTimes};
 use crate::shared::SharedGathering;
 use crate::status::model::Status;
 
-/// How often it is looked.
+/// How long after a look the next one is. A daemon that hangs makes a look long, and one right after it would
+/// find what was just gathered.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Watchers at a time.
@@ -113,10 +114,7 @@ impl Live {
     /// Looks for as long as anybody watches.
     async fn look(self: Rc<Self>) {
         let mut eyes = Eyes::default();
-        let mut ticks = interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
             self.watchers.borrow_mut().retain(|watcher| !watcher.events.is_closed());
             if self.watchers.borrow().is_empty() {
                 break;
@@ -131,6 +129,7 @@ impl Live {
                 }
                 is_there
             });
+            sleep(LOOK_EVERY).await;
         }
         *self.last.borrow_mut() = None;
         self.is_looking.set(false);
