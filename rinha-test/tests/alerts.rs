@@ -420,7 +420,7 @@ fn the_compose_file_mounts_what_is_there() {
     let missing: Vec<_> = mounted.clone().filter(|(path, _)| !root.join(path).is_file()).collect();
     assert!(missing.is_empty() && mounted.count() == 5, "{missing:?}");
     // The monitor refuses names that it was not told.
-    let scraped = std::fs::read_to_string(shipped("monitoring/prometheus.yml")).unwrap();
+    let scraped = std::fs::read_to_string(shipped("prometheus.yml")).unwrap();
     assert!(scraped.contains("[\"monitor:9100\"]"), "{scraped}");
     assert!(compose.contains("\n      PAYROUTER_MONITOR_ALLOW_HOST: monitor\n"), "{compose}");
 }
