@@ -232,6 +232,13 @@ impl Prometheus {
             rules.peek()?;
             rules.all(|rule| rule.health == "ok").then_some(())
         });
+        // Prometheus looks up what it is to scrape some seconds after its start. Until then nothing is told
+        // of the monitor, and that lasts about as long as the rule waits here.
+        wait_for("the first scrape to be known to the rules", || {
+            let is_known = prometheus.count("up == 1") > 0
+                && !prometheus.firing().contains_key("RouterMonitorDown");
+            is_known.then_some(())
+        });
         prometheus
     }
 
