@@ -60,6 +60,12 @@ impl Processor {
             Self::Fallback => "fallback",
         }
     }
+
+    /// The processor with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|processor| processor.name() == name)
+    }
 }
 
 impl fmt::Display for Processor {

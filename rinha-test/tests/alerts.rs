@@ -6,6 +6,7 @@
 
 mod exposition;
 mod live;
+mod markdown;
 #[path = "../../store/tests/postgres/mod.rs"]
 mod postgres;
 mod prometheus;
@@ -248,6 +249,14 @@ impl Scene {
         disks.iter().for_each(set);
     }
 
+    /// Causes one fault after the other, each until its alerts fire, and waits until none fires any more.
+    fn check_all<'a>(&self, faults: impl IntoIterator<Item = &'a Fault>) {
+        for fault in faults {
+            self.check(fault);
+        }
+        self.wait_until_silent();
+    }
+
     /// Causes a fault, and waits until its alerts fire. None of them may have fired before.
     fn check(&self, fault: &Fault) {
         let before = self.prometheus.firing();
@@ -377,11 +386,7 @@ fn documented() -> BTreeSet<String> {
 #[test]
 fn every_alert_says_how_urgent_it_is_and_where_the_run_book_has_it() {
     let run_book = std::fs::read_to_string(shipped("../../docs/operations.md")).unwrap();
-    let anchors: BTreeSet<_> = run_book
-        .lines()
-        .filter_map(|line| line.strip_prefix("##"))
-        .map(|title| title.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
-        .collect();
+    let anchors = markdown::anchors(&markdown::prose(&run_book));
     for rule in rules() {
         let Some(name) = rule.alert else { continue };
         let severity = rule.labels["severity"].as_str();
@@ -473,11 +478,7 @@ fn none_fires_while_all_is_well_and_every_metric_that_is_named_exists() {
 #[test]
 fn faults_of_a_router_fire_their_alerts() {
     if is_there() {
-        let scene = Scene::plain();
-        for fault in &FAULTS {
-            scene.check(fault);
-        }
-        scene.wait_until_silent();
+        Scene::plain().check_all(&FAULTS);
     }
 }
 
@@ -487,20 +488,13 @@ fn faults_of_disks_and_archive_fire_their_alerts() {
         let scene = Scene::with_disks();
         let can_fill = scene.volume.is_some();
         let possible = |fault: &&Fault| can_fill || fault.alerts != ["RouterDiskFilling"];
-        for fault in FAULTS_OF_DISKS.iter().filter(possible) {
-            scene.check(fault);
-        }
-        scene.wait_until_silent();
+        scene.check_all(FAULTS_OF_DISKS.iter().filter(possible));
     }
 }
 
 #[test]
 fn payments_that_both_processors_refuse_fire_their_alert() {
     if is_there() {
-        let scene = Scene::refused();
-        for fault in &FAULTS_OF_PAYMENTS {
-            scene.check(fault);
-        }
-        scene.wait_until_silent();
+        Scene::refused().check_all(&FAULTS_OF_PAYMENTS);
     }
 }

@@ -1,8 +1,11 @@
 //! The documents: none is empty, and what they point to is there.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+mod markdown;
+
 use std::path::{Path, PathBuf};
+
+use markdown::{anchors, prose};
 
 /// Folders in which nothing is ours.
 const NOT_OURS: [&str; 4] = ["target", ".venv", ".tools", ".git"];
@@ -18,29 +21,6 @@ fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
-}
-
-/// A text without what is shown as code, in which nothing is a heading or a link.
-fn prose(text: &str) -> String {
-    let mut is_code = false;
-    let outside = |line: &&str| {
-        let is_fence = line.trim_start().starts_with("```");
-        is_code ^= is_fence;
-        !is_fence && !is_code
-    };
-    text.lines().filter(outside).collect::<Vec<_>>().join("\n")
-}
-
-/// The anchors of a document's headings, as they are made where documents are shown.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = text.lines().filter(|line| line.starts_with('#'));
-    headings
-        .map(|line| {
-            let heading = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-        })
-        .collect()
 }
 
 /// Where the links of a text lead: `[text](target)`.

@@ -389,7 +389,7 @@ fn read_lookup(body: &[u8]) -> Result<Option<Settlement>, String> {
         return Ok(None);
     }
     let name = answer.processor.unwrap_or_default();
-    let processor = Processor::ALL.into_iter().find(|processor| processor.name() == name);
+    let processor = Processor::from_name(&name);
     let requested_at = answer.requested_at.unwrap_or_default();
     Ok(Some(Settlement {
         processor: processor.ok_or_else(|| format!("no processor is named {name:?}"))?,

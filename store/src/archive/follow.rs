@@ -65,12 +65,12 @@ impl Target {
         }
     }
 
-    /// Whose the database is.
+    /// Its tables.
     #[must_use]
-    pub fn whose(self) -> &'static str {
+    pub fn versions(self) -> &'static schema::Tables {
         match self {
-            Self::Archive => "the archive's",
-            Self::Ledger { .. } => "the ledger's",
+            Self::Archive => &schema::ARCHIVE,
+            Self::Ledger { .. } => &shared::tables::VERSIONS,
         }
     }
 
@@ -234,12 +234,11 @@ impl Follower {
         let mut connection = connected?;
         let client = &mut connection.client;
         let volume = identity::of(&self.volume)?;
-        let (mut tables, versions) = match self.target {
-            Target::Archive => (Writing::Archive(Tables::new(volume)), &schema::ARCHIVE),
-            Target::Ledger { holder } => {
-                (Writing::Ledger(Writer::new(volume, holder)), &shared::tables::VERSIONS)
-            }
+        let mut tables = match self.target {
+            Target::Archive => Writing::Archive(Tables::new(volume)),
+            Target::Ledger { holder } => Writing::Ledger(Writer::new(volume, holder)),
         };
+        let versions = self.target.versions();
         within("make the tables", STEP_PATIENCE, schema::migrate(client, versions)).await?;
         while !*stop.borrow() {
             let purged = self.purged()?;
@@ -388,7 +387,7 @@ impl Follower {
             Some(away) => tracing::info!(
                 behind_bytes,
                 "{} database is back after {} s",
-                self.target.whose(),
+                self.target.versions().whose,
                 away.since.elapsed().as_secs()
             ),
             None if !self.progress.is_connected() => {

@@ -20,7 +20,7 @@ use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
 use super::error::{ArchiveError, with_causes};
-use super::journals::{Batch, Payment};
+use super::journals::{Batch, Move, Payment};
 
 /// Amounts have two decimal places.
 const AMOUNT_SCALE: u32 = 2;
@@ -123,10 +123,7 @@ impl Tables {
         let failed = ArchiveError::sql("take a batch of payments");
         let transaction = client.transaction().await.map_err(&failed)?;
         self.hold_after(&transaction, purge).await?;
-        let instances: Vec<i32> = batch.moves.iter().map(|m| i32::from(m.instance)).collect();
-        let start: Vec<i64> = batch.moves.iter().map(|m| signed(m.start.to_u64())).collect();
-        let before: Vec<i64> = batch.moves.iter().map(|m| signed(m.before.to_u64())).collect();
-        let after: Vec<i64> = batch.moves.iter().map(|m| signed(m.after.to_u64())).collect();
+        let Moved { instances, start, before, after } = Moved::of(batch);
         // Only a journal of which nothing is archived may be missing. So its start is put there, never
         // what this store takes for archived.
         transaction
@@ -146,10 +143,7 @@ impl Tables {
             )
             .await
             .map_err(&failed)?;
-        if moved != instances.len() as u64 {
-            let places = batch.moves.iter().map(|moved| (moved.instance, moved.before));
-            return Err(ArchiveError::taken_over(places));
-        }
+        demand_all_moved(batch, moved)?;
         copy(&transaction, PAYMENTS, &batch.payments).await?;
         transaction.commit().await.map_err(failed)
     }
@@ -277,6 +271,47 @@ impl Month {
              FOR VALUES FROM (to_timestamp({first})) TO (to_timestamp({next}))"
         )
     }
+}
+
+/// The journals' moves of a batch, as columns for `unnest`.
+pub struct Moved {
+    /// Whose journals.
+    pub instances: Vec<i32>,
+    /// Where they begin.
+    pub start: Vec<i64>,
+    /// The ends of what was there before.
+    pub before: Vec<i64>,
+    /// The ends of what is there now.
+    pub after: Vec<i64>,
+}
+
+impl Moved {
+    /// Those of this batch.
+    #[must_use]
+    pub fn of(batch: &Batch) -> Self {
+        let places = |place: fn(&Move) -> Position| {
+            batch.moves.iter().map(|moved| signed(place(moved).to_u64())).collect()
+        };
+        Self {
+            instances: batch.moves.iter().map(|moved| i32::from(moved.instance)).collect(),
+            start: places(|moved| moved.start),
+            before: places(|moved| moved.before),
+            after: places(|moved| moved.after),
+        }
+    }
+}
+
+/// Demands that so many changed places are all of a batch: each is changed only from where this store
+/// believes it is.
+///
+/// # Errors
+/// Someone else has changed one.
+pub fn demand_all_moved(batch: &Batch, changed_count: u64) -> Result<(), ArchiveError> {
+    if changed_count == batch.moves.len() as u64 {
+        return Ok(());
+    }
+    let places = batch.moves.iter().map(|moved| (moved.instance, moved.before));
+    Err(ArchiveError::taken_over(places))
 }
 
 /// Makes these the places of the archive, and no others.

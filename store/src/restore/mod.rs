@@ -279,8 +279,7 @@ impl Writing {
 fn record(row: &Row) -> Result<PaymentRecord, ArchiveError> {
     let id = CorrelationId::from_bytes(column::<Uuid>(row, 0)?.into_bytes());
     let amount = Cents::new(column(row, 1)?);
-    let name: &str = column(row, 2)?;
-    let processor = Processor::ALL.into_iter().find(|processor| processor.name() == name);
+    let processor = Processor::from_name(column(row, 2)?);
     let (requested_at, written_at) =
         (TimestampMs::new(column(row, 3)?), TimestampMs::new(column(row, 4)?));
     match (processor, requested_at, written_at) {

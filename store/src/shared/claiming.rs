@@ -10,12 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::journal::{Event, PaymentRecord, Position};
-use ledger::{Cents, CorrelationId, RangeMs, TimestampMs, Totals};
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-use super::spans::{self, processor_of};
-use super::{Losers, SharedError, cents};
+use super::{Losers, SharedError, spans};
 use crate::archive::connection::Connection;
 use crate::archive::error::ArchiveError;
 use crate::archive::tables::{column, signed};
@@ -238,7 +237,7 @@ impl Session {
             let name: &str = column(&row, 0)?;
             let (count, amount): (i64, i64) = (column(&row, 1)?, column(&row, 2)?);
             let odd = || SharedError::Odd(format!("{count} payments of processor {name}"));
-            let processor = processor_of(name).ok_or_else(odd)?;
+            let processor = Processor::from_name(name).ok_or_else(odd)?;
             let count = u64::try_from(count).map_err(|_| odd())?;
             sums[processor.index()] = Totals { count, amount: Cents::new(amount) };
         }
@@ -260,10 +259,11 @@ impl Session {
         let (requested_at, settled_at): (i64, i64) = (column(&row, 2)?, column(&row, 3)?);
         let odd = || SharedError::Odd(format!("that {id} has {amount} cents, by processor {name}"));
         let event = Event::Settled {
-            processor: processor_of(name).ok_or_else(odd)?,
+            processor: Processor::from_name(name).ok_or_else(odd)?,
             requested_at: TimestampMs::clamped(requested_at),
         };
-        let amount = cents(amount).ok_or_else(odd)?;
+        let amount = Some(Cents::new(amount)).filter(|it| it.is_payment_amount());
+        let amount = amount.ok_or_else(odd)?;
         Ok(Some(PaymentRecord { id, amount, written_at: TimestampMs::clamped(settled_at), event }))
     }
 }

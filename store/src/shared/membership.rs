@@ -108,6 +108,17 @@ pub fn demand_none(volume: &Volume) -> Result<(), SharedError> {
     }
 }
 
+/// What the volume says, if the ledger with this id is none but the one that it has joined or joins.
+///
+/// # Errors
+/// It has joined another one.
+pub fn demand(volume: &Volume, theirs: Uuid) -> Result<Membership, SharedError> {
+    match of(volume)? {
+        Membership::Of(ours) if ours != theirs => Err(SharedError::OtherLedger { theirs, ours }),
+        membership => Ok(membership),
+    }
+}
+
 /// Takes in which ledger was joined.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ use ledger::journal::{PaymentRecord, Position};
 use ledger::money::TotalOverflow;
 use ledger::protocol::Request;
 use ledger::volume::Volume;
-use ledger::{Cents, CorrelationId, RangeMs, Totals};
+use ledger::{CorrelationId, RangeMs, Totals};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
@@ -40,7 +40,6 @@ use crate::archive::follow::{Pauses, Target};
 use crate::archive::identity;
 use crate::archive::url::DatabaseUrl;
 use claiming::{Claimed, Gone, Session};
-use membership::Membership;
 
 /// How long the database may take to decide. It has a limit of its own that is longer.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +59,7 @@ pub enum SharedError {
          another --data, or start it without --database"
     )]
     NotNew {
-        /// The store's folder.
+        /// What says so: the claim log, the volume's id, or a journal.
         path: PathBuf,
     },
     /// The volume has joined a ledger.
@@ -277,12 +276,7 @@ impl SharedLedger {
             let theirs = timeout(STEP_PATIENCE, session.ledger_id())
                 .await
                 .map_err(|_| SharedError::Away("it does not tell which it is".to_owned()))??;
-            match membership::of(&self.volume)? {
-                Membership::Of(ours) if ours != theirs => {
-                    return Err(SharedError::OtherLedger { theirs, ours });
-                }
-                _ => {}
-            }
+            membership::demand(&self.volume, theirs)?;
         }
         *self.session.borrow_mut() = Ok(Rc::new(session));
         Ok(())
@@ -415,12 +409,6 @@ pub fn concerns(request: &Request) -> bool {
 pub fn add(here: [Totals; 2], others: [Totals; 2]) -> Result<[Totals; 2], SharedError> {
     let [default, fallback] = [0, 1].map(|side| here[side].checked_add(others[side]));
     Ok([default?, fallback?])
-}
-
-/// An amount that the database has, if it is one.
-fn cents(number: i64) -> Option<Cents> {
-    let cents = Cents::new(number);
-    cents.is_payment_amount().then_some(cents)
 }
 
 /// The places of payments that have no right.

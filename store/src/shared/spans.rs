@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use ledger::money::TotalOverflow;
-use ledger::{Processor, RangeMs, TimestampMs, Totals};
+use ledger::{RangeMs, TimestampMs, Totals};
 
 use crate::archive::journals::Payment;
 
@@ -74,15 +74,9 @@ fn start(moment: TimestampMs, size: i64) -> i64 {
     moment.get().div_euclid(size) * size
 }
 
-/// The names of processors as the tables have them.
-#[must_use]
-pub fn processor_of(name: &str) -> Option<Processor> {
-    Processor::ALL.into_iter().find(|processor| processor.name() == name)
-}
-
 #[cfg(test)]
 mod tests {
-    use ledger::{Cents, CorrelationId};
+    use ledger::{Cents, CorrelationId, Processor};
     use proptest::prelude::*;
 
     use super::*;

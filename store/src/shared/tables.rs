@@ -14,7 +14,9 @@ use crate::archive::error::ArchiveError;
 use crate::archive::identity::random_id;
 use crate::archive::journals::{Batch, check_places};
 use crate::archive::schema::{self, Tables as Versions};
-use crate::archive::tables::{Months, Standing, column, copy, place, signed};
+use crate::archive::tables::{
+    Months, Moved, Standing, column, copy, demand_all_moved, place, signed,
+};
 
 /// The ledger's tables, by versions.
 pub const VERSIONS: Versions = Versions {
@@ -58,13 +60,10 @@ pub async fn join(
         .query_opt("SELECT 1 FROM ledger_volumes WHERE volume = $1", &[&id])
         .await
         .map_err(&failed)?;
-    match membership::of(volume)? {
-        Membership::Of(ours) if ours != theirs => {
-            return Err(SharedError::OtherLedger { theirs, ours });
-        }
-        // A ledger that was brought back from an earlier day does not know what it has decided since.
-        Membership::Of(_) if known.is_none() => return Err(SharedError::Forgotten { volume: id }),
-        _ => {}
+    let membership = membership::demand(volume, theirs)?;
+    // A ledger that was brought back from an earlier day does not know what it has decided since.
+    if matches!(membership, Membership::Of(_)) && known.is_none() {
+        return Err(SharedError::Forgotten { volume: id });
     }
     let rows = transaction
         .query("SELECT instance, place FROM ledger_places WHERE volume = $1", &[&id])
@@ -153,10 +152,7 @@ impl Writer {
         batch: &Batch,
     ) -> Result<(), ArchiveError> {
         let failed = ArchiveError::sql("take the places of a batch");
-        let instances: Vec<i32> = batch.moves.iter().map(|m| i32::from(m.instance)).collect();
-        let start: Vec<i64> = batch.moves.iter().map(|m| signed(m.start.to_u64())).collect();
-        let before: Vec<i64> = batch.moves.iter().map(|m| signed(m.before.to_u64())).collect();
-        let after: Vec<i64> = batch.moves.iter().map(|m| signed(m.after.to_u64())).collect();
+        let Moved { instances, start, before, after } = Moved::of(batch);
         transaction
             .execute(
                 "INSERT INTO ledger_places (volume, instance, place) \
@@ -175,10 +171,7 @@ impl Writer {
             )
             .await
             .map_err(failed)?;
-        if moved == instances.len() as u64 {
-            return Ok(());
-        }
-        Err(ArchiveError::taken_over(batch.moves.iter().map(|m| (m.instance, m.before))))
+        demand_all_moved(batch, moved)
     }
 
     async fn add_totals(
