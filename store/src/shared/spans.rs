@@ -24,7 +24,7 @@ pub struct Part {
     pub last: i64,
 }
 
-/// A row of the roll-up: level, where it begins, and [`Processor::index`].
+/// A row of the roll-up: level, where it begins, and [`ledger::Processor::index`].
 type Key = (i16, i64, usize);
 
 /// The parts of a span.
