@@ -33,15 +33,17 @@ if ! command -v valgrind >/dev/null; then
   exit
 fi
 
-cargo build --release --locked --package api --package rinha-test --bins
-readonly PROGRAMS="${CARGO_TARGET_DIR:-target}/release"
+# Only what is counted has to be optimised.
+cargo build --release --locked --package api --bins
+cargo build --locked --package rinha-test --bins
+readonly TARGET="${CARGO_TARGET_DIR:-target}"
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 
 # All instructions of an API that takes in so many payments.
 count() {
   local file="$folder/$1"
-  "$PROGRAMS/rinha-test" intake --rounds 1 --connections 1 --payments "$1" \
+  "$TARGET/debug/rinha-test" intake --programs "$TARGET/release" --rounds 1 --connections 1 --payments "$1" \
     --under "valgrind --quiet --tool=callgrind --callgrind-out-file=$file" >"$file.log" 2>&1 \
     || { cat "$file.log" >&2; return 1; }
   sed -n 's/^totals: //p' "$file"

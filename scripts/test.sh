@@ -29,7 +29,7 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/.tools/bin:$PATH"
 
 step() {
-  printf '\n== %s\n' "$1"
+  printf '\n== %s (after %d s)\n' "$1" "$SECONDS"
 }
 
 step 'format'

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use exposition::Exposition;
 use ledger::clock::now;
@@ -320,6 +321,88 @@ fn the_page_shows_what_is_so_to_everybody_and_goes_on_after_restarts() {
 
     live.fail(Processor::Default, false);
     goes_on(&mut browser, &live, port, count + 40);
+    browser.end();
+}
+
+/// The figures that only grow: of the page, and the family and labels of the metric.
+const GROWING: [(&str, &str, Option<Processor>); 8] = [
+    ("accepted", "router_payments_accepted_total", None),
+    ("settled", "router_payments_settled_total", None),
+    ("refused", "router_payments_refused_total", None),
+    ("duplicate", "router_payments_duplicate_total", None),
+    ("default.settled", "router_payments_settled_total", Some(Processor::Default)),
+    ("default.settledCents", "router_settled_cents_total", Some(Processor::Default)),
+    ("fallback.settled", "router_payments_settled_total", Some(Processor::Fallback)),
+    ("fallback.settledCents", "router_settled_cents_total", Some(Processor::Fallback)),
+];
+
+/// Those of the metrics, as of some moment.
+fn growing(port: u16) -> [u64; GROWING.len()] {
+    let metrics = metrics(port);
+    GROWING.map(|(_, family, processor)| {
+        let name = processor.map(|processor| processor.to_string());
+        let of: Vec<_> = name.iter().map(|name| ("processor", name.as_str())).collect();
+        metrics.sum(family, &of)
+    })
+}
+
+/// Compares the page with the metrics until a contest is over, and gives how often.
+fn compare_during(browser: &mut Browser, live: &Live, port: u16, contest: &mut Child) -> u32 {
+    let of = |figures: &BTreeMap<String, String>, name: &str| -> Option<u64> {
+        figures.get(name).map(|value| value.parse().unwrap())
+    };
+    let mut compared = 0;
+    // The page is never more than two looks behind: what is later than a second look is not earlier
+    // than the first.
+    let (mut before, mut between) = (growing(port), growing(port));
+    while contest.try_wait().unwrap().is_none() {
+        let figures = browser.figures();
+        if of(&figures, GROWING[0].0).is_none_or(|accepted| accepted <= between[0]) {
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        }
+        let (after, summary) = (growing(port), live.summary());
+        for (index, (name, ..)) in GROWING.iter().enumerate() {
+            let value = of(&figures, name).unwrap();
+            let range = before[index]..=after[index];
+            assert!(range.contains(&value), "{name}: {value}, and the metrics {range:?}");
+        }
+        if let Some(count) = of(&figures, "range.requests") {
+            assert!(count <= summary[0].count + summary[1].count, "{count}, and {summary:?}");
+        }
+        compared += 1;
+        (before, between) = (between, after);
+    }
+    compared
+}
+
+#[test]
+fn the_page_shows_a_contest_as_metrics_and_summary_tell_it() {
+    let Some(mut browser) = Browser::start() else {
+        eprintln!("skipped: the page in a browser, because there is no Chromium or no playwright");
+        return;
+    };
+    let (live, port) = Live::monitored(&["--allow-purge"]);
+    browser.open(port);
+    let reports = tempfile::tempdir().unwrap();
+    let router = format!("http://127.0.0.1:{}", live.port());
+    let [default, fallback] = Processor::ALL.map(|processor| live.processor_url(processor));
+    let mut contest = Command::new(launcher())
+        .args(["run", "contest", "--time-scale", "0.2", "--against", &router])
+        .args(["--default-url", &default, "--fallback-url", &fallback, "--out"])
+        .arg(reports.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let compared = compare_during(&mut browser, &live, port, &mut contest);
+    assert!(contest.wait().unwrap().success());
+    assert!(compared > 1, "the page was compared {compared} times");
+    wait_for("the end of the backlog", || {
+        (metrics(port).sum("router_backlog_payments", &[]) == 0).then_some(())
+    });
+    compare(&mut browser, &live, port);
+    let Heard { complaints, .. } = browser.heard();
+    assert!(complaints.is_empty(), "{complaints:?}");
     browser.end();
 }
 

@@ -20,7 +20,7 @@ use ledger::volume::{Volume, instance_name};
 use ledger::{CorrelationId, RangeMs, TimestampMs, Totals};
 
 use crate::applier::{Applier, Step};
-use crate::claims::ClaimsError;
+use crate::claims::{ClaimsError, JournalMark};
 use crate::database::{Database, DatabaseError, Settled, remove_if_there};
 use crate::decisions::{Decided, DecisionError, Decisions, Undecided};
 use crate::index::{
@@ -63,6 +63,21 @@ pub enum BooksError {
     /// The database fails.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// A journal is another one than that with its number was, so what was decided of its places is not
+    /// true of it.
+    #[error(
+        "{} is not the journal that api-{instance} had: {what}. Going on with it could pay a payment twice. Put \
+         back the journal that was there, or start that API with a number that no API here ever had",
+        path.display()
+    )]
+    OtherJournal {
+        /// Whose journal it is.
+        instance: u16,
+        /// Its folder.
+        path: PathBuf,
+        /// What shows that.
+        what: String,
+    },
     /// The store was told to end before it had read the journals.
     #[error("told to end before the journals were read")]
     Stopped,
@@ -85,6 +100,7 @@ impl BooksError {
         match self {
             Self::Journal(error) => error.is_damage(),
             Self::Claims(error) => error.is_damage(),
+            Self::OtherJournal { .. } => true,
             _ => false,
         }
     }
@@ -253,6 +269,7 @@ impl Books {
         for claim in claims {
             books.decisions.decide_again(&mut books.index, claim)?;
         }
+        books.check_journals()?;
         books.decisions.keep()?;
         books.close_segments()?;
         let opened = Opened { instances_count: books.instances.len(), records_count };
@@ -317,6 +334,9 @@ impl Books {
         let disk = folder(&self.volume.journal(instance))?;
         let cut = self.decisions.cut(instance);
         let segments = list_segments(&disk)?;
+        if !segments.is_empty() {
+            self.check_mark(instance, &disk)?;
+        }
         let oldest = segments.first().copied().unwrap_or(cut.segment);
         let begin = cut.max(Position { segment: oldest, index: 0 });
         let apply_from = self.database.offset(instance)?.unwrap_or(begin).max(begin);
@@ -422,6 +442,14 @@ impl Books {
         }
     }
 
+    /// Reads an instance's journal to its end, and gives the part of a claim that it has: nothing that was
+    /// not read is decided upon.
+    fn read_before(&mut self, instance: u16, through: Position) -> Result<Position, BooksError> {
+        self.read_instance(instance)?;
+        let read = self.instances.get(&instance).map(|state| state.reader.position());
+        Ok(read.map_or(through, |read| through.min(read)))
+    }
+
     /// Reads up to [`READ_RECORDS_MAX`] records of an instance's journal.
     fn read_some(&mut self, instance: u16) -> Result<Progress, BooksError> {
         let mut written_at = TimestampMs::MIN;
@@ -447,6 +475,10 @@ impl Books {
             Record::Sealed(_) => sealed.push_back(position.segment),
             Record::Synced(_) => {}
         })?;
+        if let Some(header) = state.reader.header() {
+            let mark = JournalMark { segment: header.number, header_checksum: header.checksum() };
+            decisions.set_journal(instance, mark);
+        }
         self.read_count += count as u64;
         Ok(Progress { count, written_at })
     }
@@ -553,6 +585,8 @@ impl Books {
     /// Its journal cannot be read.
     pub fn greet(&mut self, instance: u16) -> Result<PurgeNotice, BooksError> {
         self.add_instance(instance)?;
+        self.read_instance(instance)?;
+        self.check_journal(instance)?;
         self.decisions.greet(instance);
         Ok(self.decisions.purge_notice(instance))
     }
@@ -573,7 +607,7 @@ impl Books {
         instance: u16,
         through: Position,
     ) -> Result<Result<Decided, ClaimsError>, BooksError> {
-        self.read_instance(instance)?;
+        let through = self.read_before(instance, through)?;
         let decided = match self.decisions.claim(&mut self.index, instance, through) {
             Ok(decided) => Ok(decided),
             Err(DecisionError::Claims(error)) => Err(error),
@@ -589,10 +623,7 @@ impl Books {
     /// # Errors
     /// The instance's journal or the index cannot be read.
     pub fn undecided(&mut self, instance: u16, through: Position) -> Result<Undecided, BooksError> {
-        self.read_instance(instance)?;
-        // Nothing that was not read is decided upon.
-        let read = self.instances.get(&instance).map(|state| state.reader.position());
-        let through = read.map_or(through, |read| through.min(read));
+        let through = self.read_before(instance, through)?;
         Ok(self.decisions.undecided(&self.index, instance, through)?)
     }
 
@@ -762,6 +793,59 @@ impl Books {
         self.instances.values().any(|state| state.apply_from > state.reader.position())
     }
 
+    /// Checks that no journal was put in the place of the one that was there. One without segments is left
+    /// alone: nobody writes to it.
+    fn check_journals(&self) -> Result<(), BooksError> {
+        // After a reboot journals may have lost their ends, and nothing but cuts is known of their places.
+        if !self.decisions.same_boot() {
+            return Ok(());
+        }
+        for (instance, state) in &self.instances {
+            if !list_segments(&state.disk)?.is_empty() {
+                self.check_journal(*instance)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that an instance's journal, under its name, has everything that was read and decided of it.
+    fn check_journal(&self, instance: u16) -> Result<(), BooksError> {
+        let Some(state) = self.instances.get(&instance) else { return Ok(()) };
+        self.check_mark(instance, &state.disk)?;
+        let known = state.reader.position().max(self.decisions.decided(instance));
+        let end = journal_end(&state.disk)?;
+        if known <= end {
+            return Ok(());
+        }
+        let [known, end] = [known, end]
+            .map(|place| format!("record {} of segment {}", place.index, place.segment));
+        Err(self.other_journal(
+            instance,
+            format!("it ends before {end}, and that one had all before {known}"),
+        ))
+    }
+
+    /// Checks that the segment that was noted of an instance's journal is the one that it has now.
+    fn check_mark(&self, instance: u16, disk: &FolderDisk) -> Result<(), BooksError> {
+        let Some(mark) = self.decisions.journal(instance) else { return Ok(()) };
+        let is_another = match read_segment_header(disk, mark.segment)? {
+            Some(header) => header.checksum() != mark.header_checksum,
+            // Purges remove the oldest ones.
+            None => list_segments(disk)?.last().is_none_or(|last| *last <= mark.segment),
+        };
+        if !is_another {
+            return Ok(());
+        }
+        Err(self.other_journal(
+            instance,
+            format!("segment {} is not the one that it had", mark.segment),
+        ))
+    }
+
+    fn other_journal(&self, instance: u16, what: String) -> BooksError {
+        BooksError::OtherJournal { instance, path: self.volume.journal(instance), what }
+    }
+
     /// Hands segments that are read and decided upon to the indexer, and takes those that it has
     /// written.
     ///
@@ -854,6 +938,19 @@ fn in_flight(
 /// names a later record than it does now.
 fn sync_before(disk: &FolderDisk, place: Position) -> io::Result<()> {
     sync_segments(disk, place.segment.saturating_sub(1), place.segment)
+}
+
+/// The place behind a journal's last whole record, by the size of its newest file.
+fn journal_end(disk: &FolderDisk) -> Result<Position, BooksError> {
+    let Some(segment) = list_segments(disk)?.last().copied() else { return Ok(Position::START) };
+    if read_seal(disk, segment)?.is_some() {
+        return Ok(Position { segment, index: 0 }.next_segment());
+    }
+    let name = segment_file_name(segment);
+    let size = disk.open_read_only(&name).and_then(|file| file.size());
+    let size = size.map_err(failed("look at", &disk.path().join(&name)))?;
+    let count = size.saturating_sub(HEADER_BYTES as u64) / RECORD_BYTES as u64;
+    Ok(Position { segment, index: u32::try_from(count).unwrap_or(u32::MAX) })
 }
 
 /// Records of a journal from this place on, by the sizes of its files.

@@ -19,7 +19,8 @@
 //! Layout, little endian: a head of 48 bytes (magic 8, version 3, zero 6, number of the last purge 8,
 //! boot id of the machine 16, number of entries before the first claim 4, CRC-32C of the 44 bytes before
 //! it), then entries of 32 bytes (CRC-32C of the head's CRC-32C, the entry's index and its other bytes 4, kind 1, zero 1, instance
-//! 2, position 8, correlation id of a loser 16).
+//! 2, position 8, and 16 that depend on the kind: the correlation id of a loser, or of the journal that was decided upon the number
+//! of a segment 4, its head's CRC-32C 4, zero 8).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,7 +37,7 @@ const VERSION: u16 = 3;
 const HEAD_BYTES: usize = 48;
 const HEAD_CHECKSUM_OFFSET: usize = HEAD_BYTES - 4;
 const ENTRY_BYTES: usize = 32;
-const NO_ID: CorrelationId = CorrelationId::from_bytes([0; 16]);
+const NOTHING: [u8; 16] = [0; 16];
 
 /// A boot of no machine: what is read under it says nothing of places but the cuts.
 const NO_BOOT: [u8; 16] = [0; 16];
@@ -101,6 +102,8 @@ pub struct Checkpoint {
     pub cuts: BTreeMap<u16, Position>,
     /// By instance, the end of what is decided.
     pub decided: BTreeMap<u16, Position>,
+    /// By instance, which journal was decided upon, where that is known.
+    pub journals: BTreeMap<u16, JournalMark>,
     /// By instance and place, the ids of accepted payments that are decided against, and whose
     /// journal does not say so yet.
     pub losers: BTreeMap<(u16, Position), CorrelationId>,
@@ -125,6 +128,35 @@ pub struct Claim {
     pub instance: u16,
     /// The end of what is decided.
     pub through: Position,
+    /// Which journal that place is in, where it is known.
+    pub journal: Option<JournalMark>,
+}
+
+/// What tells a journal from another one with the same number: one of its segments, which has records and
+/// is so on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JournalMark {
+    /// The number of the segment.
+    pub segment: u32,
+    /// The checksum of its head, which has the moment of its creation.
+    pub header_checksum: u32,
+}
+
+impl JournalMark {
+    fn encode(mark: Option<Self>) -> [u8; 16] {
+        let mut bytes = NOTHING;
+        if let Some(Self { segment, header_checksum }) = mark {
+            bytes[..4].copy_from_slice(&segment.to_le_bytes());
+            bytes[4..8].copy_from_slice(&header_checksum.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: [u8; 16]) -> Option<Self> {
+        let (words, _) = bytes.as_chunks::<4>();
+        let [segment, header_checksum] = [0, 1].map(|word| u32::from_le_bytes(words[word]));
+        (segment > 0).then_some(Self { segment, header_checksum })
+    }
 }
 
 /// The claim log, and the lock that makes this process the only store.
@@ -222,19 +254,20 @@ impl<D: Disk> ClaimLog<D> {
         let head_checksum = head.checksum();
         let mut bytes = head.encode().to_vec();
         let mut entries_count = 0;
-        let mut put = |kind, instance, position, id| {
-            let entry = encode_entry(kind, instance, position, id, head_checksum, entries_count);
+        let mut put = |kind, instance, position, about| {
+            let entry = encode_entry(kind, instance, position, about, head_checksum, entries_count);
             bytes.extend(entry);
             entries_count += 1;
         };
         for (instance, cut) in &checkpoint.cuts {
-            put(KIND_CUT, *instance, *cut, NO_ID);
+            put(KIND_CUT, *instance, *cut, NOTHING);
         }
         for (instance, decided) in &checkpoint.decided {
-            put(KIND_DECIDED_BEFORE, *instance, *decided, NO_ID);
+            let journal = checkpoint.journals.get(instance).copied();
+            put(KIND_DECIDED_BEFORE, *instance, *decided, JournalMark::encode(journal));
         }
         for ((instance, loser), id) in &checkpoint.losers {
-            put(KIND_LOSER, *instance, *loser, *id);
+            put(KIND_LOSER, *instance, *loser, id.to_bytes());
         }
         // One that an earlier attempt left behind is in the way, and worth nothing.
         let file =
@@ -278,7 +311,7 @@ impl<D: Disk> ClaimLog<D> {
             KIND_CLAIM,
             claim.instance,
             claim.through,
-            NO_ID,
+            JournalMark::encode(claim.journal),
             self.head_checksum,
             self.entries_count,
         );
@@ -322,7 +355,8 @@ fn read_log<D: Disk>(disk: &D, boot_id: [u8; 16]) -> Result<Kept, ClaimsError> {
     for (index, entry) in telling.iter().enumerate() {
         let offset = HEAD_BYTES + index * ENTRY_BYTES;
         let is_claim = index >= checkpoint_count;
-        let Some((kind, instance, position, id)) = decode_entry(entry, head_checksum, index) else {
+        let Some((kind, instance, position, about)) = decode_entry(entry, head_checksum, index)
+        else {
             // Zeros up to the end are a write that was cut short.
             if is_claim && bytes[offset..count].iter().all(|byte| *byte == 0) {
                 break;
@@ -330,14 +364,19 @@ fn read_log<D: Disk>(disk: &D, boot_id: [u8; 16]) -> Result<Kept, ClaimsError> {
             return Err(damaged(offset));
         };
         match kind {
-            KIND_CLAIM if is_claim => claims.push(Claim { instance, through: position }),
+            KIND_CLAIM if is_claim => {
+                let journal = JournalMark::decode(about);
+                claims.push(Claim { instance, through: position, journal });
+            }
             KIND_CUT if !is_claim => {
                 checkpoint.cuts.insert(instance, position);
             }
             KIND_DECIDED_BEFORE if !is_claim => {
                 checkpoint.decided.insert(instance, position);
+                checkpoint.journals.extend(JournalMark::decode(about).map(|mark| (instance, mark)));
             }
             KIND_LOSER if !is_claim => {
+                let id = CorrelationId::from_bytes(about);
                 checkpoint.losers.insert((instance, position), id);
             }
             _ => return Err(damaged(offset)),
@@ -396,7 +435,7 @@ fn encode_entry(
     kind: u8,
     instance: u16,
     position: Position,
-    id: CorrelationId,
+    about: [u8; 16],
     head_checksum: u32,
     index: u32,
 ) -> [u8; ENTRY_BYTES] {
@@ -404,7 +443,7 @@ fn encode_entry(
     bytes[4] = kind;
     bytes[6..8].copy_from_slice(&instance.to_le_bytes());
     bytes[8..16].copy_from_slice(&position.to_u64().to_le_bytes());
-    bytes[16..].copy_from_slice(&id.to_bytes());
+    bytes[16..].copy_from_slice(&about);
     let mut place = [0; 8];
     place[..4].copy_from_slice(&head_checksum.to_le_bytes());
     place[4..].copy_from_slice(&index.to_le_bytes());
@@ -417,14 +456,14 @@ fn decode_entry(
     bytes: &[u8; ENTRY_BYTES],
     head_checksum: u32,
     index: usize,
-) -> Option<(u8, u16, Position, CorrelationId)> {
+) -> Option<(u8, u16, Position, [u8; 16])> {
     let (words, _) = bytes.as_chunks::<8>();
     let (kind, instance) = (bytes[4], u16::from_le_bytes([bytes[6], bytes[7]]));
     let position = Position::from_u64(u64::from_le_bytes(words[1]));
-    let id = CorrelationId::from_bytes(*bytes.last_chunk()?);
+    let about = *bytes.last_chunk()?;
     let index = u32::try_from(index).ok()?;
-    let same = encode_entry(kind, instance, position, id, head_checksum, index) == *bytes;
-    same.then_some((kind, instance, position, id))
+    let same = encode_entry(kind, instance, position, about, head_checksum, index) == *bytes;
+    same.then_some((kind, instance, position, about))
 }
 
 #[cfg(test)]
@@ -443,7 +482,11 @@ mod tests {
         Checkpoint {
             purge: 3,
             cuts: BTreeMap::from([(1, place(4, 0)), (2, place(5, 7))]),
-            decided: BTreeMap::from([(1, place(4, 9))]),
+            decided: BTreeMap::from([(1, place(4, 9)), (2, place(5, 7))]),
+            journals: BTreeMap::from([(
+                1,
+                JournalMark { segment: 4, header_checksum: 0x1234_5678 },
+            )]),
             losers: BTreeMap::from([
                 ((1, place(4, 2)), CorrelationId::from_bytes([7; 16])),
                 ((1, place(4, 3)), CorrelationId::from_bytes([8; 16])),
@@ -452,7 +495,14 @@ mod tests {
     }
 
     fn claims() -> Vec<Claim> {
-        (10..15).map(|index| Claim { instance: 1, through: place(4, index) }).collect()
+        let journal = |index| JournalMark { segment: 4, header_checksum: index };
+        (10..15)
+            .map(|index| Claim {
+                instance: 1,
+                through: place(4, index),
+                journal: Some(journal(index)).filter(|_| index != 12),
+            })
+            .collect()
     }
 
     /// A log with a checkpoint and claims, whose store is gone.

@@ -13,7 +13,7 @@ use ledger::disk::Disk;
 use ledger::journal::{PaymentRecord, Position};
 use ledger::protocol::{CLAIM_RECORDS_MAX, PurgeNotice};
 
-use crate::claims::{Checkpoint, Claim, ClaimLog, ClaimsError, Kept};
+use crate::claims::{Checkpoint, Claim, ClaimLog, ClaimsError, JournalMark, Kept};
 use crate::index::{Decision, Index, Kind, LookError};
 
 /// Why nothing was decided.
@@ -51,6 +51,8 @@ struct Standing {
     cut: Position,
     /// The end of what is decided.
     decided: Position,
+    /// Which journal that is.
+    journal: Option<JournalMark>,
     /// Accepted payments from there on, in order.
     undecided: VecDeque<(Position, CorrelationId)>,
     /// Payments that lost, until the journal closes them.
@@ -67,6 +69,7 @@ impl Standing {
         Self {
             cut,
             decided: decided.max(cut),
+            journal: None,
             undecided: VecDeque::new(),
             losers: BTreeMap::new(),
             untold: BTreeSet::new(),
@@ -97,7 +100,7 @@ impl<D: Disk> Decisions<D> {
     /// Another store runs, or the log cannot be read, or is damaged.
     pub fn open(disk: D, boot_id: [u8; 16]) -> Result<(Self, Vec<Claim>), ClaimsError> {
         let (log, Kept { checkpoint, claims, same_boot }) = ClaimLog::open(disk, boot_id)?;
-        let Checkpoint { purge, cuts, decided, losers } = checkpoint;
+        let Checkpoint { purge, cuts, decided, journals, losers } = checkpoint;
         let mut instances = BTreeMap::new();
         for instance in cuts.keys().chain(decided.keys()).copied() {
             let cut = cuts.get(&instance).copied().unwrap_or(Position::START);
@@ -110,6 +113,10 @@ impl<D: Disk> Decisions<D> {
         for ((instance, position), id) in losers {
             decisions.standing(instance).losers.insert(id, position);
         }
+        let later = claims.iter().filter_map(|claim| Some((claim.instance, claim.journal?)));
+        for (instance, mark) in journals.into_iter().chain(later) {
+            decisions.set_journal(instance, mark);
+        }
         Ok((decisions, claims))
     }
 
@@ -118,8 +125,26 @@ impl<D: Disk> Decisions<D> {
     pub fn forget_claims(&mut self) {
         self.remembers_claims = false;
         for standing in self.instances.values_mut() {
-            *standing = Standing::new(standing.cut, standing.cut);
+            let journal = standing.journal;
+            *standing = Standing { journal, ..Standing::new(standing.cut, standing.cut) };
         }
+    }
+
+    /// Takes in which journal an instance has.
+    pub fn set_journal(&mut self, instance: u16, mark: JournalMark) {
+        self.standing(instance).journal = Some(mark);
+    }
+
+    /// Which journal was decided upon, where that is known.
+    #[must_use]
+    pub fn journal(&self, instance: u16) -> Option<JournalMark> {
+        self.instances.get(&instance)?.journal
+    }
+
+    /// The end of what is decided in an instance's journal.
+    #[must_use]
+    pub fn decided(&self, instance: u16) -> Position {
+        self.instances.get(&instance).map_or(Position::START, |standing| standing.decided)
     }
 
     /// Whether what the store before decided is known from its claim log.
@@ -215,7 +240,8 @@ impl<D: Disk> Decisions<D> {
         let through = undecided.map_or(through, |position| position.min(through));
         let is_new = standing.undecided.front().is_some_and(|(position, _)| *position < through);
         if is_new {
-            self.log.append(Claim { instance, through })?;
+            let journal = standing.journal;
+            self.log.append(Claim { instance, through, journal })?;
             self.decide(index, instance, through)?;
         }
         if self.log.is_long() {
@@ -363,6 +389,7 @@ impl<D: Disk> Decisions<D> {
         for (instance, standing) in &self.instances {
             checkpoint.cuts.insert(*instance, standing.cut);
             checkpoint.decided.insert(*instance, standing.decided);
+            checkpoint.journals.extend(standing.journal.map(|mark| (*instance, mark)));
             for (id, position) in &standing.losers {
                 checkpoint.losers.insert((*instance, *position), *id);
             }
@@ -379,16 +406,24 @@ impl<D: Disk> Decisions<D> {
         cuts: &BTreeMap<u16, Position>,
         survivors: HashMap<CorrelationId, PaymentRecord>,
     ) -> Result<(), ClaimsError> {
+        let journals = self.instances.iter();
+        let journals: BTreeMap<_, _> = journals
+            .filter_map(|(instance, standing)| Some((*instance, standing.journal?)))
+            .collect();
         let checkpoint = Checkpoint {
             purge: self.purge + 1,
             cuts: cuts.clone(),
             decided: cuts.clone(),
+            journals: journals.clone(),
             losers: BTreeMap::new(),
         };
         self.log.replace(&checkpoint)?;
         self.purge += 1;
-        self.instances =
-            cuts.iter().map(|(instance, cut)| (*instance, Standing::new(*cut, *cut))).collect();
+        let anew = |(instance, cut): (&u16, &Position)| {
+            let journal = journals.get(instance).copied();
+            (*instance, Standing { journal, ..Standing::new(*cut, *cut) })
+        };
+        self.instances = cuts.iter().map(anew).collect();
         self.survivors = survivors;
         Ok(())
     }

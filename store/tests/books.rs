@@ -25,6 +25,8 @@ struct Site {
     folder: TempDir,
     journals: BTreeMap<u16, Journal<FolderDisk>>,
     boot_id: [u8; 16],
+    /// When segments are begun.
+    moment: TimestampMs,
 }
 
 fn id(number: u32) -> CorrelationId {
@@ -43,6 +45,7 @@ impl Site {
             folder: tempfile::tempdir().unwrap(),
             journals: BTreeMap::new(),
             boot_id: [1; 16],
+            moment: at(0),
         };
         site.volume().create().unwrap();
         site.start(1);
@@ -59,7 +62,7 @@ impl Site {
         let disk = FolderDisk::create(self.volume().journal(instance)).unwrap();
         let config =
             JournalConfig { instance, segment_bytes: SEGMENT_BYTES, boot_id: self.boot_id };
-        let (journal, _) = Journal::open(disk, config, at(0), |_, _| ()).unwrap();
+        let (journal, _) = Journal::open(disk, config, self.moment, |_, _| ()).unwrap();
         self.journals.insert(instance, journal);
     }
 
@@ -71,7 +74,7 @@ impl Site {
         let journal = self.journals.get_mut(&instance).unwrap();
         let record =
             PaymentRecord { id: id(number), amount: Cents::new(1990), written_at: at(0), event };
-        let appended = journal.append(&[record], 1, at(0));
+        let appended = journal.append(&[record], 1, self.moment);
         assert!(appended.error.is_none(), "{:?}", appended.error);
         appended.first
     }
@@ -398,6 +401,123 @@ fn a_journal_that_lost_its_end_is_believed_rather_than_the_database() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 48]).unwrap();
     assert_eq!(site.books().sum(RangeMs::ALL).unwrap(), expected(1..5));
+}
+
+#[test]
+fn what_a_journal_does_not_have_is_not_decided_upon() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    site.write(2, 7, Event::Accepted);
+    site.claim(&mut books, 2);
+    let end = site.end(1);
+    let beyond = Position { index: end.index + 9, ..end };
+    assert_eq!(books.claim(1, beyond).unwrap().unwrap().through, end);
+    let loser = site.write(1, 7, Event::Accepted);
+    assert_eq!(site.claim(&mut books, 1), [loser]);
+}
+
+/// What was decided of a journal's places is not true of another one under its number: its payments
+/// would be sent although the other instance has the right to their ids.
+#[test]
+fn another_journal_in_the_place_of_one_that_was_decided_upon_is_refused() {
+    for purged in [false, true] {
+        for accepted in [0, 1, 29, 30, 31, 500] {
+            let mut site = Site::new();
+            let mut books = site.books();
+            site.settle_many(1..20);
+            site.claim(&mut books, 1);
+            site.claim(&mut books, 2);
+            if purged {
+                books.purge().unwrap().unwrap();
+            }
+            drop(site.journals.remove(&1));
+            let (journal, aside) = (site.volume().journal(1), site.folder.path().join("aside"));
+            fs::rename(&journal, &aside).unwrap();
+            site.moment = at(1);
+            site.start(1);
+            for number in 0..accepted {
+                site.write(1, number, Event::Accepted);
+            }
+            let greeted = books.greet(1).map(drop).unwrap_err();
+            drop(books);
+            let opened = Books::open(&site.volume(), CACHE_BYTES, site.boot_id);
+            for error in [greeted, opened.map(drop).unwrap_err()] {
+                assert!(error.is_damage(), "{accepted} accepted: {error}");
+                let text = error.to_string();
+                assert!(text.contains("is not the journal that api-1 had"), "{text}");
+            }
+
+            // Without a journal of that number, and with the one that was there, all is well.
+            drop(site.journals.remove(&1));
+            fs::remove_dir_all(&journal).unwrap();
+            let mut books = site.books();
+            site.start(3);
+            books.greet(3).unwrap();
+            site.write(3, 1000, Event::Accepted);
+            assert_eq!(site.claim(&mut books, 3), []);
+            drop(books);
+            fs::rename(&aside, &journal).unwrap();
+            site.start(1);
+            let mut books = site.books();
+            books.greet(1).unwrap();
+            site.write(1, 1001, Event::Accepted);
+            assert_eq!(site.claim(&mut books, 1), []);
+        }
+    }
+}
+
+/// An older copy of a journal has the same heads, and lacks what was decided since.
+#[test]
+fn a_journal_that_was_set_back_is_refused() {
+    // Within a segment, at its end, and with a segment less.
+    for (before, after) in [(3, 1), (6, 1), (6, 30)] {
+        let mut site = Site::new();
+        let mut books = site.books();
+        for number in 0..before {
+            site.settle(1, number, Processor::Default);
+        }
+        let copied: Vec<_> = segments(&site.volume().journal(1))
+            .into_iter()
+            .map(|path| (fs::read(&path).unwrap(), path))
+            .collect();
+        for number in before..before + after {
+            site.settle(1, number, Processor::Default);
+        }
+        site.claim(&mut books, 1);
+        drop(site.journals.remove(&1));
+        for path in segments(&site.volume().journal(1)) {
+            fs::remove_file(path).unwrap();
+        }
+        for (bytes, path) in copied {
+            fs::write(path, bytes).unwrap();
+        }
+        site.start(1);
+        assert!(books.greet(1).map(drop).unwrap_err().is_damage());
+        drop(books);
+        let opened = Books::open(&site.volume(), CACHE_BYTES, site.boot_id);
+        assert!(opened.map(drop).unwrap_err().is_damage());
+    }
+}
+
+#[test]
+fn a_journal_whose_purged_segments_were_removed_is_the_same_one() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    site.settle_many(1..100);
+    site.claim(&mut books, 1);
+    books.purge().unwrap().unwrap();
+    let cut = site.end(1);
+    assert!(site.journals.get_mut(&1).unwrap().remove_segments_before(cut.segment).unwrap() > 0);
+    for boot in [1, 1, 2] {
+        books.greet(1).unwrap();
+        site.write(1, 100 + u32::from(boot), Event::Accepted);
+        site.claim(&mut books, 1);
+        drop(books);
+        site.boot_id = [boot; 16];
+        drop(site.journals.remove(&1));
+        site.start(1);
+        books = site.books();
+    }
 }
 
 #[test]

@@ -88,6 +88,14 @@ impl<D: Disk> JournalReader<D> {
         self.position
     }
 
+    /// The head of the segment at the position, once a record of it was read: from then on it is on the
+    /// disk. `None` before that, and behind a seal.
+    #[must_use]
+    pub fn header(&self) -> Option<&SegmentHeader> {
+        let open = self.open.as_ref().filter(|_| self.position.index > 0);
+        open.map(|segment| &segment.header)
+    }
+
     /// Reads up to `records_max` records that are there by now, in order, and tells how many it
     /// read. Fewer than asked for means that there are no more.
     ///

@@ -196,6 +196,10 @@ impl Live {
         command
     }
 
+    pub fn processor_url(&self, processor: Processor) -> String {
+        self.topology.processor_url(processor)
+    }
+
     pub fn port(&self) -> u16 {
         self.topology.port
     }
