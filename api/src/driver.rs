@@ -207,7 +207,13 @@ where
         }
     }
 
-    /// Why no payment is taken in, while none is.
+    /// Whether so many payments wait that no more are taken in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.engine.borrow().is_full()
+    }
+
+    /// Why no payment can be written, while none can.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let sync_failure = self.sync_failure.borrow().clone();

@@ -48,9 +48,12 @@ pub struct Backends {
 /// Why nobody took a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NobodyTakes {
-    /// All APIs are gone, ending or full.
+    /// All APIs are gone or ending.
     #[error("no server takes connections at the moment")]
     NoneAlive,
+    /// Those that are alive have as many connections as each allows.
+    #[error("all servers have as many connections as they may")]
+    AllFull,
     /// There are as many connections as the balancer allows.
     #[error("too many connections are open")]
     TooMany,
@@ -80,7 +83,7 @@ impl Backends {
     pub fn views(&self) -> impl Iterator<Item = BackendView> {
         self.all.iter().map(|backend| BackendView {
             name: backend.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            is_alive: backend.link.borrow().is_some() && !backend.standing.get().draining,
+            is_alive: backend.is_alive(),
             handed_over_count: backend.handed_over.get(),
         })
     }
@@ -102,7 +105,8 @@ impl Backends {
                 return Ok(());
             }
         }
-        Err(NobodyTakes::NoneAlive)
+        let any_alive = self.all.iter().any(Backend::is_alive);
+        Err(if any_alive { NobodyTakes::AllFull } else { NobodyTakes::NoneAlive })
     }
 
     /// Keeps the line to one API open, for ever.
@@ -138,6 +142,11 @@ impl Backends {
 }
 
 impl Backend {
+    /// Whether it is connected and not ending.
+    fn is_alive(&self) -> bool {
+        self.link.borrow().is_some() && !self.standing.get().draining
+    }
+
     /// Hands a connection over, if this API takes it.
     fn take(&self, connection: BorrowedFd<'_>) -> bool {
         let mut standing = self.standing.get();

@@ -12,6 +12,7 @@ pub struct LbMetrics {
     /// Connections that clients opened.
     pub accepted: Counter,
     refused_for_want_of_apis: Counter,
+    refused_as_all_were_full: Counter,
     refused_for_number: Counter,
 }
 
@@ -20,6 +21,7 @@ impl LbMetrics {
     pub fn refused(&self, why: NobodyTakes) {
         match why {
             NobodyTakes::NoneAlive => self.refused_for_want_of_apis.add_one(),
+            NobodyTakes::AllFull => self.refused_as_all_were_full.add_one(),
             NobodyTakes::TooMany => self.refused_for_number.add_one(),
         }
     }
@@ -40,9 +42,10 @@ impl LbMetrics {
         let reason = |reason: &str| -> Labels { vec![("reason", reason.to_owned())] };
         page.counters(
             "router_lb_connections_refused",
-            "Connections that nobody took: no API was alive, or too many were open.",
+            "Connections that nobody took: no API was alive, all were full, or too many were open.",
             [
                 (reason("none_alive"), &self.refused_for_want_of_apis),
+                (reason("all_full"), &self.refused_as_all_were_full),
                 (reason("too_many"), &self.refused_for_number),
             ],
         );

@@ -177,6 +177,8 @@ fn an_api_that_ends_or_is_full_is_passed_over() {
             drop(clients);
         }
         two.stand(Standing { draining: true, ..ROOM }).await;
+        assert!(site.answer().await.contains("all servers have as many connections as they may"));
+        one.stand(Standing { draining: true, ..ROOM }).await;
         assert!(site.answer().await.contains("no server takes connections"));
     });
 }
@@ -275,6 +277,7 @@ fn connections_are_counted_by_what_became_of_them() {
             "router_lb_connections_handed_over_total{api=\"api-1\"} 0",
             "router_lb_connections_handed_over_total{api=\"api-2\"} 2",
             "router_lb_connections_refused_total{reason=\"none_alive\"} 1",
+            "router_lb_connections_refused_total{reason=\"all_full\"} 0",
             "router_lb_connections_refused_total{reason=\"too_many\"} 0",
             "router_lb_api_alive{api=\"api-1\"} 0",
             "router_lb_api_alive{api=\"api-2\"} 1",

@@ -187,6 +187,9 @@ fn more_payments_than_may_wait_are_refused_and_those_that_wait_are_settled() {
         assert_eq!(answer.status, 503);
         assert_eq!(answer.error(), "too many payments are waiting to be settled");
         assert_eq!(answer.header("retry-after"), Some("1"));
+        let health = connection.get("/health");
+        assert_eq!(health.status, 503);
+        assert!(health.body.contains("too many payments are waiting"), "{health:?}");
         number += 1;
     }
     for processor in Processor::ALL {
@@ -195,6 +198,7 @@ fn more_payments_than_may_wait_are_refused_and_those_that_wait_are_settled() {
     live.wait_settled(10);
     assert_eq!(live.agreed_books(), accepted);
     // There is room again.
+    assert_eq!(live.get("/health").status, 200);
     assert_eq!(live.connect().post("/payments", &payment(number)).status, 202);
     live.wait_settled(11);
 }

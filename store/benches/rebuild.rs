@@ -74,8 +74,15 @@ fn claim_all(volume: &Volume, boot_id: [u8; 16]) {
     let (mut books, opened) = Books::open(volume, CACHE_MIB_DEFAULT << 20, boot_id).unwrap();
     let instances = u16::try_from(opened.instances_count).unwrap();
     for instance in 1..=instances {
-        let end = Position { segment: u32::MAX, index: 0 };
-        while books.claim(instance, end).unwrap().unwrap().through < end {}
+        let all = Position { segment: u32::MAX, index: 0 };
+        let mut through = Position::START;
+        loop {
+            let decided = books.claim(instance, all).unwrap().unwrap().through;
+            if decided == through {
+                break;
+            }
+            through = decided;
+        }
     }
 }
 

@@ -338,6 +338,11 @@ impl Books {
             self.check_mark(instance, &disk)?;
         }
         let oldest = segments.first().copied().unwrap_or(cut.segment);
+        // Only what a purge made void may be gone.
+        if oldest > cut.segment {
+            let file = disk.describe(&segment_file_name(cut.segment));
+            return Err(JournalError::Missing { file }.into());
+        }
         let begin = cut.max(Position { segment: oldest, index: 0 });
         let apply_from = self.database.offset(instance)?.unwrap_or(begin).max(begin);
         let next = segments.last().map_or(begin.segment, |last| last + 1);

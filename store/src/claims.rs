@@ -74,8 +74,8 @@ pub enum ClaimsError {
     },
     /// The bytes are not what was written there.
     #[error(
-        "{file} is damaged at byte {offset}. Stop all processes; if no payment was posted twice \
-         through two instances, the file can be deleted"
+        "{file} is damaged at byte {offset}. Stop all processes; if payments were never purged, the \
+         file can be moved away then: the journals say what was sent, and the rest is decided again"
     )]
     Damaged {
         /// The file, with its folder.

@@ -372,6 +372,21 @@ fn a_damaged_journal_stops_the_store_with_file_and_offset() {
 }
 
 #[test]
+fn a_first_segment_that_is_gone_without_a_purge_is_missed() {
+    for first in 1..3 {
+        let mut site = Site::new();
+        site.settle_many(1..100);
+        drop(site.books());
+        for number in 1..=first {
+            fs::remove_file(site.volume().journal(1).join(format!("{number:010}.journal")))
+                .unwrap();
+        }
+        let error = Books::open(&site.volume(), CACHE_BYTES, site.boot_id).map(drop).unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("0000000001.journal"), "{error}");
+    }
+}
+
+#[test]
 fn a_second_store_is_refused() {
     let site = Site::new();
     let _books = site.books();

@@ -243,6 +243,12 @@ impl Engine {
         }
     }
 
+    /// Whether so many payments are open that no more are taken in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.payments.len() >= self.config.backlog_max
+    }
+
     /// Payments that are not closed.
     #[must_use]
     pub fn open_count(&self) -> usize {
@@ -276,7 +282,7 @@ impl Engine {
             }
             return Accept::Known;
         }
-        if self.payments.len() >= self.config.backlog_max {
+        if self.is_full() {
             return Accept::Full;
         }
         if let Some(failure) = &mut self.failure {

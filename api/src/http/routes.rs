@@ -89,7 +89,7 @@ impl Api {
             Accepted::Unsure => {
                 unavailable("whether this payment was purged is not known at the moment")
             }
-            Accepted::Full => unavailable("too many payments are waiting to be settled"),
+            Accepted::Full => unavailable(FULL),
             Accepted::Failing(why) => unavailable(&format!("no payment can be accepted: {why}")),
         }
     }
@@ -139,7 +139,8 @@ impl Api {
     fn health(&self) -> Answer {
         let store = if self.store.is_connected() { "connected" } else { "away" };
         let open = self.driver.open_count();
-        match self.driver.failure() {
+        let full = || self.driver.is_full().then(|| FULL.to_owned());
+        match self.driver.failure().or_else(full) {
             None => json(
                 StatusCode::OK,
                 format!("{{\"status\":\"ok\",\"store\":\"{store}\",\"openPayments\":{open}}}"),
@@ -154,6 +155,9 @@ impl Api {
         }
     }
 }
+
+/// Why no payment is taken in where the backlog is at its limit.
+const FULL: &str = "too many payments are waiting to be settled";
 
 fn store_away(away: &StoreAway) -> Answer {
     unavailable(&away.to_string())

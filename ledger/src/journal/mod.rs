@@ -51,7 +51,8 @@ pub enum JournalError {
     /// The bytes at a place are not what was written there.
     #[error(
         "{file} is damaged at byte {offset}: {what}. Nothing is guessed: restore the file from a \
-         copy, or move the folder away to start without its payments"
+         copy. Without one the folder can be moved away, and its API be started with a number that none ever \
+         had: under the same number payments could be paid twice"
     )]
     Damaged {
         /// The file, with its folder.

@@ -25,7 +25,7 @@ use crate::up::ports::{self, FreePorts};
 use crate::up::process::ProcessSpec;
 use crate::up::supervisor::Keeping;
 use crate::up::system::System;
-use crate::up::topology::{Processors, Topology};
+use crate::up::topology::{API_INSTANCES, Processors, Topology};
 use crate::up::{GRACE, preflight};
 
 /// What the APIs are told besides: calls that time out soon, so little patience
@@ -90,6 +90,7 @@ impl Rig {
             data: data.clone(),
             port: balancer,
             processors: Processors::Simulated(simulators),
+            instances: API_INSTANCES,
             allow_purge: true,
             metrics_port: None,
         };

@@ -23,7 +23,7 @@ use crate::up::process::ProcessSpec;
 use crate::up::ready::Readiness;
 use crate::up::supervisor::Keeping;
 use crate::up::system::{System, SystemError};
-use crate::up::topology::{Processors, Topology};
+use crate::up::topology::{API_INSTANCES, Processors, Topology};
 use crate::up::{GRACE, preflight};
 
 /// How long a system may take until it answers.
@@ -354,6 +354,7 @@ fn start(
         data: folder.path().join("data"),
         port,
         processors: Processors::Simulated(processors.unwrap_or([one, two])),
+        instances: API_INSTANCES,
         allow_purge: true,
         metrics_port: None,
     };

@@ -22,6 +22,7 @@ use api::processor::Target;
 use crossbeam_channel::{Receiver, select};
 use ledger::clock::Monotonic;
 use ledger::daemon::{EXIT_DATA, EXIT_USAGE};
+use ledger::volume::RESTORED_INSTANCE;
 
 use self::interrupt::on_shutdown_signal;
 use self::log::{Level, Log};
@@ -55,7 +56,7 @@ again, after 100 ms at first and up to 5 s if it keeps dying. Once the router an
 is printed with its URLs and commands to try. Ctrl-C ends everything in order.
 
 The environment variables that are settings of the daemons (PAYROUTER_API_PATIENCE_MS and so on)
-apply to those that it starts. A daemon that ends with exit code 64 (a wrong setting) or 65
+apply to those that it starts, but for what it sets itself: folder, addresses, numbers. A daemon that ends with exit code 64 (a wrong setting) or 65
 (damaged data) would do so again: then everything is ended, with that exit code.
 
 Payments are kept in DIR: start again with the same DIR and they are still there; remove DIR to
@@ -92,6 +93,9 @@ pub struct UpSettings {
     /// The port on which the monitor tells all metrics and has its page; 0 for no monitor
     #[arg(long, value_name = "PORT", default_value_t = 9100)]
     pub metrics_port: u16,
+    /// The numbers of the two APIs. One whose journal was lost must have a number that none ever had here
+    #[arg(long, value_name = "NUMBER,NUMBER", default_value = "1,2", value_parser = parse_instances)]
+    pub instances: [u16; 2],
     /// Let `POST /purge-payments` empty everything; without it the router answers 403
     #[arg(long)]
     pub allow_purge: bool,
@@ -192,6 +196,7 @@ fn topology(settings: UpSettings, launcher: &std::path::Path) -> Result<Topology
         // The pid files and the log are read from other folders as well.
         data: std::path::absolute(settings.data).map_err(UpError::Data)?,
         port: settings.port,
+        instances: settings.instances,
         allow_purge: settings.allow_purge,
         metrics_port: Some(settings.metrics_port).filter(|port| *port > 0),
         processors: settings.processors.map_or(Processors::Simulated(ports), Processors::External),
@@ -254,9 +259,33 @@ fn parse_processors(text: &str) -> Result<[String; 2], String> {
     Ok([default, fallback].map(|url| url.trim_end_matches('/').to_owned()))
 }
 
+fn parse_instances(text: &str) -> Result<[u16; 2], String> {
+    let number = |part: &str| {
+        let number: u16 = part.trim().parse().ok()?;
+        (1..RESTORED_INSTANCE).contains(&number).then_some(number)
+    };
+    let numbers: Option<Vec<u16>> = text.split(',').map(number).collect();
+    match numbers.as_deref() {
+        Some([one, other]) if one == other => Err("the two numbers must differ".to_owned()),
+        Some([one, other]) => Ok([*one, *other]),
+        _ => {
+            Err(format!("two numbers from 1 to {} are needed, such as 3,2", RESTORED_INSTANCE - 1))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_numbers_that_differ_are_instances_and_nothing_else_is() {
+        assert_eq!(parse_instances("1,2").unwrap(), [1, 2]);
+        assert_eq!(parse_instances("65534, 3").unwrap(), [65534, 3]);
+        for text in ["", "1", "1,1", "1,0", "1,65535", "1,65536", "1,2,3", "1,b"] {
+            assert!(parse_instances(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn two_urls_with_a_comma_are_processors_and_nothing_else_is() {

@@ -10,7 +10,7 @@ use ledger::volume::instance_name;
 use super::log::{Level, Log};
 use super::pid;
 use super::ports::{self, PortError};
-use super::topology::{API_INSTANCES, Topology};
+use super::topology::Topology;
 
 /// Bytes of the longest path that a Unix socket can have.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -77,7 +77,7 @@ pub fn check_settings(topology: &Topology) -> Result<(), PreflightError> {
             return Err(PreflightError::Program { path: process.program });
         }
     }
-    for instance in API_INSTANCES {
+    for instance in topology.instances {
         // The longest of its sockets.
         let socket = topology.volume().metrics_socket(&instance_name(instance));
         let length = socket.as_os_str().len();
@@ -127,7 +127,7 @@ pub fn check_surroundings(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::up::topology::Processors;
+    use crate::up::topology::{API_INSTANCES, Processors};
 
     #[test]
     fn a_missing_program_and_a_path_too_long_are_told() {
@@ -137,6 +137,7 @@ mod tests {
             data: "/data".into(),
             port: 1,
             processors: Processors::Simulated([2, 3]),
+            instances: API_INSTANCES,
             allow_purge: false,
             metrics_port: Some(4),
         };

@@ -87,6 +87,7 @@ ready
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::up::topology::API_INSTANCES;
 
     #[test]
     fn the_announcement_names_all_urls_and_lines_to_try() {
@@ -95,6 +96,7 @@ mod tests {
             data: "/data".into(),
             port: 9998,
             processors: Processors::Simulated([7001, 7002]),
+            instances: API_INSTANCES,
             allow_purge: false,
             metrics_port: Some(9101),
         });

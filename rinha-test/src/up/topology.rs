@@ -9,7 +9,7 @@ use ledger::volume::{Volume, instance_name};
 use super::ports::NeededPort;
 use super::process::ProcessSpec;
 
-/// The API instances, by number.
+/// The API instances, by number, unless others are asked for.
 pub const API_INSTANCES: [u16; 2] = [1, 2];
 
 /// The fees of the simulated processors, by [`Processor::index`].
@@ -45,6 +45,8 @@ pub struct Topology {
     pub port: u16,
     /// The payment processors.
     pub processors: Processors,
+    /// The numbers of the APIs.
+    pub instances: [u16; 2],
     /// Whether `POST /purge-payments` empties everything.
     pub allow_purge: bool,
     /// The port on which the monitor tells all metrics; without one there is no monitor.
@@ -110,7 +112,7 @@ impl Topology {
             processes.extend(Processor::ALL.map(|processor| self.simulator(processor, ports)));
         }
         processes.push(self.store());
-        processes.extend(API_INSTANCES.map(|instance| self.api(instance)));
+        processes.extend(self.instances.map(|instance| self.api(instance)));
         processes.push(self.balancer());
         processes.extend(self.metrics_port.map(|port| self.monitor(port)));
         processes
@@ -151,7 +153,7 @@ impl Topology {
 
     fn balancer(&self) -> ProcessSpec {
         let mut arguments = words(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        for instance in API_INSTANCES {
+        for instance in self.instances {
             arguments.push("--api".into());
             arguments.push(self.volume().api_socket(instance).into());
         }
@@ -193,6 +195,7 @@ mod tests {
             data: "/data".into(),
             port: 9999,
             processors,
+            instances: API_INSTANCES,
             allow_purge: false,
             metrics_port: None,
         }
@@ -265,6 +268,16 @@ mod tests {
         assert_eq!(command_lines(&topology).last().unwrap(), monitor);
         assert_eq!(topology.needed_ports().len(), 4);
         assert_eq!(topology.monitor_url().unwrap(), "http://127.0.0.1:9100");
+    }
+
+    #[test]
+    fn apis_have_the_numbers_that_are_asked_for() {
+        let topology =
+            Topology { instances: [3, 2], ..topology(Processors::Simulated([8001, 8002])) };
+        let lines = command_lines(&topology);
+        assert!(lines[3].starts_with("api-3: /bin/api --instance 3 "), "{lines:?}");
+        let sockets = "--api /data/run/api-3.sock --api /data/run/api-2.sock";
+        assert!(lines[5].ends_with(sockets), "{lines:?}");
     }
 
     #[test]

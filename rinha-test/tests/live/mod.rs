@@ -19,7 +19,7 @@ use rinha_test::up::log::Log;
 use rinha_test::up::process::ProcessSpec;
 use rinha_test::up::supervisor::Keeping;
 use rinha_test::up::system::System;
-use rinha_test::up::topology::{Processors, Topology};
+use rinha_test::up::topology::{API_INSTANCES, Processors, Topology};
 use tempfile::TempDir;
 
 use crate::support::{free_ports, launcher, wait_for};
@@ -120,8 +120,15 @@ impl Live {
         let [port, default, fallback] = free_ports();
         let processors = processors.unwrap_or(Processors::Simulated([default, fallback]));
         let data = folder.path().join("data");
-        let topology =
-            Topology { programs, data, port, processors, allow_purge: false, metrics_port };
+        let topology = Topology {
+            programs,
+            data,
+            port,
+            processors,
+            instances: API_INSTANCES,
+            allow_purge: false,
+            metrics_port,
+        };
         topology.volume().create().unwrap();
         let change = Box::new(change);
         let mut live = Self { system: None, topology, change, restart, _folder: folder };
