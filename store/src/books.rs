@@ -334,7 +334,7 @@ impl Books {
         let disk = folder(&self.volume.journal(instance))?;
         let cut = self.decisions.cut(instance);
         let segments = list_segments(&disk)?;
-        if !segments.is_empty() {
+        if has_records(&disk)? {
             self.check_mark(instance, &disk)?;
         }
         let oldest = segments.first().copied().unwrap_or(cut.segment);
@@ -798,15 +798,15 @@ impl Books {
         self.instances.values().any(|state| state.apply_from > state.reader.position())
     }
 
-    /// Checks that no journal was put in the place of the one that was there. One without segments is left
-    /// alone: nobody writes to it.
+    /// Checks that no journal was put in the place of the one that was there. One without records is left
+    /// alone until its instance connects.
     fn check_journals(&self) -> Result<(), BooksError> {
         // After a reboot journals may have lost their ends, and nothing but cuts is known of their places.
         if !self.decisions.same_boot() {
             return Ok(());
         }
         for (instance, state) in &self.instances {
-            if !list_segments(&state.disk)?.is_empty() {
+            if has_records(&state.disk)? {
                 self.check_journal(*instance)?;
             }
         }
@@ -956,6 +956,11 @@ fn journal_end(disk: &FolderDisk) -> Result<Position, BooksError> {
     let size = size.map_err(failed("look at", &disk.path().join(&name)))?;
     let count = size.saturating_sub(HEADER_BYTES as u64) / RECORD_BYTES as u64;
     Ok(Position { segment, index: u32::try_from(count).unwrap_or(u32::MAX) })
+}
+
+/// Whether a journal has anything but the head of its first segment.
+fn has_records(disk: &FolderDisk) -> Result<bool, BooksError> {
+    Ok(journal_end(disk)? > Position::START)
 }
 
 /// Records of a journal from this place on, by the sizes of its files.
