@@ -27,6 +27,13 @@ struct Backend {
     handed_over: Counter,
 }
 
+impl Backend {
+    /// Its name, after that of its socket.
+    fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 /// What is told of an API process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BackendView {
@@ -82,7 +89,7 @@ impl Backends {
     /// What there is to tell of each API.
     pub fn views(&self) -> impl Iterator<Item = BackendView> {
         self.all.iter().map(|backend| BackendView {
-            name: backend.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            name: backend.name(),
             is_alive: backend.is_alive(),
             handed_over_count: backend.handed_over.get(),
         })
@@ -113,18 +120,21 @@ impl Backends {
     pub async fn keep_connected(&self, index: usize) {
         let backend = &self.all[index];
         let name = backend.path.display();
+        let api = backend.name();
         let mut pause = RECONNECT_PAUSE;
         let mut away = Duration::ZERO;
         loop {
             let why = match HandoverSender::connect(&backend.path) {
                 Ok(link) => {
-                    tracing::info!("connected to {name}");
+                    tracing::info!(%api, "connected to {name}");
                     let ended = backend.listen(Rc::new(link)).await;
                     (pause, away) = (RECONNECT_PAUSE, Duration::ZERO);
                     match ended {
-                        Ok(Standing { draining: true, .. }) => tracing::info!("{name} has ended"),
-                        Ok(_) => tracing::warn!("{name} is gone"),
-                        Err(error) => tracing::warn!("{name} is dropped: {error}"),
+                        Ok(Standing { draining: true, .. }) => {
+                            tracing::info!(%api, "{name} has ended");
+                        }
+                        Ok(_) => tracing::warn!(%api, "{name} is gone"),
+                        Err(error) => tracing::warn!(%api, "{name} is dropped: {error}"),
                     }
                     String::new()
                 }
@@ -134,7 +144,7 @@ impl Backends {
             let was_short = away < AWAY_NOTICE;
             away += pause;
             if was_short && away >= AWAY_NOTICE {
-                tracing::warn!("{name} is away: {why}");
+                tracing::warn!(%api, "{name} is away: {why}");
             }
             pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
         }

@@ -17,7 +17,7 @@ use tracing::Level;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::format::JsonFields;
 
-use crate::log_limit::Limited;
+use crate::log_limit::{Limited, tell_all};
 
 /// The settings cannot be used as they are (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
@@ -255,6 +255,7 @@ pub fn abort_on_panic_after(last_act: impl Fn(&str) + Send + Sync + 'static) {
         if trace.status() == std::backtrace::BacktraceStatus::Captured {
             tracing::error!("{trace}");
         }
+        tell_all();
         last_act(&what);
         std::process::abort();
     }));
@@ -304,15 +305,17 @@ pub fn shutdown_signal() -> impl Future<Output = std::io::Result<()>> + Send + '
     }
 }
 
-/// Logs how a daemon ended, and gives its exit code.
+/// Logs how a daemon ended and how many lines were left out, and gives its exit code.
 pub fn exit_code(result: Result<(), (u8, String)>) -> ExitCode {
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, what)) => {
             tracing::error!("{what}");
             ExitCode::from(code)
         }
-    }
+    };
+    tell_all();
+    code
 }
 
 /// The boot id of the machine, all zeros where it has none.

@@ -122,7 +122,8 @@ impl Desk {
         // answer would be lost, and with it who lost.
         self.instances.retain(|_, other| *other != instance);
         self.instances.insert(connection, instance);
-        tracing::info!("{} is connected", instance_name(instance));
+        let api = instance_name(instance);
+        tracing::info!(%api, "{api} is connected");
         Ok(Response::Welcome(notice))
     }
 
@@ -292,7 +293,8 @@ impl Desk {
     /// The books cannot be kept any more.
     pub fn leave(&mut self, connection: ConnectionNumber) -> Result<Vec<Reply>, BooksError> {
         if let Some(instance) = self.instances.remove(&connection) {
-            tracing::info!("{} is disconnected", instance_name(instance));
+            let api = instance_name(instance);
+            tracing::info!(%api, "{api} is disconnected");
         }
         if let Some(purge) = &mut self.purge {
             purge.waiting.remove(&connection);

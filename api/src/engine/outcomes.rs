@@ -14,6 +14,7 @@
 use std::cmp::Reverse;
 
 use ledger::journal::Event;
+use ledger::log_limit::OF_PAYMENTS;
 use ledger::{Cents, Processor, TimestampMs};
 
 use super::payment::{Key, Stage};
@@ -65,10 +66,14 @@ impl Engine {
     fn breaker_changed(&mut self, processor: Processor, now_ms: u64) {
         let backlog = self.payments.len();
         if self.router.breaker(processor) == BreakerState::Closed {
-            tracing::info!(backlog, "{processor} is back");
+            tracing::info!(backlog, %processor, "{processor} is back");
             self.hasten_doubts(processor, now_ms);
         } else {
-            tracing::info!(backlog, "{processor} is failing; it is probed until it is back");
+            tracing::info!(
+                backlog,
+                %processor,
+                "{processor} is failing; it is probed until it is back"
+            );
         }
     }
 
@@ -113,6 +118,7 @@ impl Engine {
             CallOutcome::Found { amount, requested_at } => {
                 if amount != call.amount {
                     tracing::error!(
+                        target: OF_PAYMENTS,
                         id = %call.id,
                         "{} has recorded {amount} for a payment of {}; what it recorded counts",
                         call.processor,
@@ -148,10 +154,15 @@ impl Engine {
         let Some(payment) = self.payments.get_mut(call.key) else { return };
         let processor = call.processor;
         if payment.refused_by == Some(processor.other()) {
-            tracing::error!(id = %call.id, status, "both processors refuse the payment");
+            tracing::error!(
+                target: OF_PAYMENTS,
+                id = %call.id,
+                status,
+                "both processors refuse the payment"
+            );
             self.finish(call.key, call.amount, Event::Refused { processor, status });
         } else {
-            tracing::warn!(id = %call.id, status, "{processor} refuses the payment");
+            tracing::warn!(id = %call.id, status, %processor, "{processor} refuses the payment");
             payment.refused_by = Some(processor);
             self.set_free(call, status);
         }

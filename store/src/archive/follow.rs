@@ -383,15 +383,16 @@ impl Follower {
     fn note_connected(&mut self) {
         self.pauses.reset();
         let behind_bytes = self.progress.behind_bytes();
+        let schema::Tables { whose, name: database, .. } = self.target.versions();
         match self.away.take() {
             Some(away) => tracing::info!(
                 behind_bytes,
-                "{} database is back after {} s",
-                self.target.versions().whose,
+                %database,
+                "{whose} database is back after {} s",
                 away.since.elapsed().as_secs()
             ),
             None if !self.progress.is_connected() => {
-                tracing::info!(behind_bytes, "settled payments are {}", self.target.done());
+                tracing::info!(behind_bytes, %database, "settled payments are {}", self.target.done());
             }
             None => {}
         }
@@ -407,6 +408,7 @@ impl Follower {
         if reasons.len() < REASONS_MAX && reasons.insert(error.to_string()) {
             tracing::warn!(
                 behind_bytes = self.progress.behind_bytes(),
+                database = %self.target.versions().name,
                 "nothing is {}: {error}. It is tried again until that is over",
                 self.target.done()
             );

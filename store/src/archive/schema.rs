@@ -20,6 +20,8 @@ pub struct Tables {
     pub migrations: &'static [&'static str],
     /// Whose they are.
     pub whose: &'static str,
+    /// What they are, in a word.
+    pub name: &'static str,
 }
 
 /// The tables of an archive.
@@ -29,6 +31,7 @@ pub const ARCHIVE: Tables = Tables {
     versions_table: "archive_schema_version",
     migrations: &[include_str!("migrations/0001_payments.sql")],
     whose: "the archive's",
+    name: "archive",
 };
 
 impl Tables {

@@ -25,6 +25,7 @@ pub const VERSIONS: Versions = Versions {
     versions_table: "ledger_schema_version",
     migrations: &[include_str!("migrations/0001_ledger.sql")],
     whose: "the ledger's",
+    name: "ledger",
 };
 
 /// The payments of all machines.
