@@ -76,6 +76,9 @@ pub enum GatherError {
         /// The folder.
         path: PathBuf,
     },
+    /// This process ends.
+    #[error("the daemons are not asked any more: {0}")]
+    Given(io::Error),
 }
 
 /// What a daemon told, or why it did not.

@@ -25,7 +25,7 @@ pub struct ServeSettings {
     pub listen: SocketAddr,
 
     /// Another name than an address or localhost under which it may be asked, such as that of a
-    /// container. May be given several times, or several with commas
+    /// container, without a port. May be given several times, or several with commas
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub allow_host: Vec<String>,
 
@@ -38,7 +38,17 @@ impl Settings for ServeSettings {
     const ENVIRONMENT_PREFIX: &'static str = "PAYROUTER_MONITOR_";
 
     fn check(&self) -> Result<(), String> {
-        Ok(())
+        let is_name = |name: &str| {
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            !name.is_empty() && name.bytes().all(is_part) && !name.ends_with('.')
+        };
+        match self.allow_host.iter().find(|name| !is_name(name)) {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "--allow-host takes a name without a port, such as router.example, and not \
+                 {name:?}; the port does not matter"
+            )),
+        }
     }
 }
 
@@ -87,5 +97,22 @@ impl Settings for StatusSettings {
 
     fn check(&self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_never_be_asked_for_is_refused() {
+        let check = |names: &str| {
+            ServeSettings::parse_from(["monitor serve", "--allow-host", names]).check()
+        };
+        assert_eq!(check("monitor,router.example,a_b-c"), Ok(()));
+        for names in ["router.example:9100", "monitor,http://monitor/", "monitor,", "a.", "[::1]"] {
+            let error = check(names).unwrap_err();
+            assert!(error.contains("without a port, such as router.example"), "{error}");
+        }
     }
 }

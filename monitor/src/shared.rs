@@ -2,37 +2,45 @@
 //!
 //! Every gathering makes every daemon write its page on the thread that takes payments in. So
 //! whoever asks while one is under way waits for it, and what it gave is given to others for
-//! [`REUSE_FOR`]: however many ask, the daemons are asked a few times a second. An error costs them
-//! nothing, and is not kept.
+//! [`REUSE_FOR`]: however many ask, the daemons are asked a few times a second. A gathering comes to its
+//! end also where nobody waits for it any more, so that at a daemon that hangs no more than one is under
+//! way. An error costs the daemons nothing, and is not kept.
 
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::spawn_local;
 
 use crate::gather::{GatherError, Reading, gather};
 
 /// For how long readings are given to others, from when the last daemon had answered.
 pub const REUSE_FOR: Duration = Duration::from_millis(250);
 
-type Clock = Box<dyn Fn() -> Duration>;
+type Clock = Rc<dyn Fn() -> Duration>;
+
+/// What was gathered, and when the last daemon had answered.
+type Gathered = (Duration, Rc<[Reading]>);
 
 /// Gathers from the daemons whose sockets are in one folder.
 pub struct SharedGathering {
     run: PathBuf,
     clock: Clock,
-    last: Mutex<Option<(Duration, Rc<[Reading]>)>>,
+    last: Arc<Mutex<Option<Gathered>>>,
 }
 
 impl SharedGathering {
     /// Nothing is gathered yet. The clock says what has passed since it began.
     #[must_use]
     pub fn new(run: PathBuf, clock: impl Fn() -> Duration + 'static) -> Self {
-        Self { run, clock: Box::new(clock), last: Mutex::new(None) }
+        Self { run, clock: Rc::new(clock), last: Arc::default() }
     }
 
-    /// What all daemons told, as of a moment ago at most.
+    /// What all daemons told, as of a moment ago at most. Must be called on a
+    /// [`tokio::runtime::LocalRuntime`].
     ///
     /// # Errors
     /// See [`gather`].
@@ -45,18 +53,21 @@ impl SharedGathering {
     /// # Errors
     /// See [`gather`].
     pub async fn gathered(&self) -> Result<(Duration, Rc<[Reading]>), GatherError> {
-        // Held while the daemons are asked: that is what others wait for. Who goes away gives it
-        // up.
-        let mut last = self.last.lock().await;
+        // Held while the daemons are asked: that is what others wait for.
+        let mut last = Arc::clone(&self.last).lock_owned().await;
         if let Some((at, readings)) = &*last
             && (self.clock)().saturating_sub(*at) < REUSE_FOR
         {
             return Ok((*at, Rc::clone(readings)));
         }
-        let readings: Rc<[Reading]> = gather(&self.run).await?.into();
-        let at = (self.clock)();
-        *last = Some((at, Rc::clone(&readings)));
-        Ok((at, readings))
+        let (run, clock) = (self.run.clone(), Rc::clone(&self.clock));
+        let gathering = spawn_local(async move {
+            let readings: Rc<[Reading]> = gather(&run).await?.into();
+            let gathered = (clock(), readings);
+            *last = Some(gathered.clone());
+            Ok(gathered)
+        });
+        gathering.await.map_err(|error| GatherError::Given(io::Error::from(error)))?
     }
 }
 
@@ -67,7 +78,7 @@ mod tests {
     use ledger::metrics::publish;
     use ledger::volume::metrics_socket;
     use tokio::runtime::{Builder, LocalOptions};
-    use tokio::task::spawn_local;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -99,6 +110,26 @@ mod tests {
             now.set(REUSE_FOR);
             shared.readings().await.unwrap();
             assert_eq!(asked.get(), 2);
+        });
+    }
+
+    #[test]
+    fn those_who_go_away_leave_no_more_than_one_question_at_a_daemon_that_hangs() {
+        let builder = &mut Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = metrics_socket(folder.path(), "api-1");
+            let daemon = std::os::unix::net::UnixListener::bind(path).unwrap();
+            daemon.set_nonblocking(true).unwrap();
+            let shared = SharedGathering::new(folder.path().to_owned(), || Duration::ZERO);
+            for _ in 0..20 {
+                let asked = timeout(Duration::from_millis(5), shared.readings()).await;
+                assert!(asked.is_err(), "{asked:?}");
+            }
+            let readings = shared.readings().await.unwrap();
+            assert!(readings[0].families.is_err());
+            assert_eq!(std::iter::from_fn(|| daemon.accept().ok()).count(), 1);
         });
     }
 }

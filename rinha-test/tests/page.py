@@ -63,7 +63,9 @@ class Driver:
 
     def __init__(self, browser):
         size = {"width": WIDTHS[-1], "height": HEIGHT}
-        self.page = browser.new_page(viewport=size, timezone_id=TIME_ZONE)
+        self.context = browser.new_context(viewport=size, timezone_id=TIME_ZONE)
+        self.page = self.context.new_page()
+        self.others = []
         self.page.set_default_timeout(1000 * PATIENCE_S)
         self.complaints = []
         self.requests = []
@@ -91,6 +93,20 @@ class Driver:
                 raise TimeoutError(f"waited in vain for {expression}")
             self.page.wait_for_timeout(PAUSE_MS)
         return value
+
+    def crowd(self, count):
+        """Opens the page in more tabs, each of which then hears of every second."""
+        for _ in range(count):
+            page = self.context.new_page()
+            page.goto(self.page.url)
+            page.locator("#health.good").wait_for()
+            self.others.append(page)
+        self.page.bring_to_front()
+
+    def disperse(self):
+        """Closes those tabs."""
+        while self.others:
+            self.others.pop().close()
 
     def value(self, expression):
         return self.page.evaluate(expression)

@@ -3,6 +3,7 @@
 //! The store says in which segments they lie, and the monitor reads those itself: nothing waits for it.
 //! What no record has the time of, such as the store's decision, is told without one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use ledger::volume::{RESTORED_INSTANCE, Volume, instance_name};
 use ledger::{CorrelationId, Processor, TimestampMs};
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::ask::{AskError, StoreLine};
 
@@ -27,6 +29,9 @@ const RECORDS_MAX: usize = 100;
 /// How long the reading may take; what was not read then is told as missing.
 const READ_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// How long a search may wait for another one.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// Records that are read at a time.
 const READ_RECORDS: usize = 8192;
 
@@ -36,9 +41,9 @@ pub enum LifeError {
     /// The store does not say where it is.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// A journal cannot be read.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
+    /// Others are looked for.
+    #[error("another payment is being looked for; ask again in a moment")]
+    Busy,
     /// The operating system refuses.
     #[error("cannot read the journals: {0}")]
     Read(#[from] std::io::Error),
@@ -58,8 +63,10 @@ pub struct Life {
     pub standing: String,
     /// What happened to it, in order.
     pub steps: Vec<Step>,
-    /// Whether that is all that there is.
+    /// Whether that is all that there is, as far as the journals can be read.
     pub is_whole: bool,
+    /// Why not, a sentence for each place where they cannot.
+    pub unread: Vec<String>,
 }
 
 /// Something that happened.
@@ -74,6 +81,16 @@ pub struct Step {
     pub what: &'static str,
     /// In a sentence.
     pub words: String,
+}
+
+/// What was read.
+#[derive(Default)]
+struct Search {
+    found: Vec<Found>,
+    /// Whether there was room and time for all of it.
+    is_whole: bool,
+    /// Why places cannot be read.
+    unread: Vec<String>,
 }
 
 /// A record and its place.
@@ -98,7 +115,8 @@ impl Lives {
         Self { volume, reading: Arc::new(Semaphore::new(1)) }
     }
 
-    /// The life of a payment. None where it was not accepted.
+    /// The life of a payment. None where it was not accepted. Must be called on a
+    /// [`tokio::runtime::LocalRuntime`].
     ///
     /// # Errors
     /// See [`LifeError`].
@@ -109,62 +127,80 @@ impl Lives {
     ) -> Result<Option<Life>, LifeError> {
         let Some(telling) = store.look(id).await? else { return Ok(None) };
         let traces = store.trace(id).await?;
-        let place = Arc::clone(&self.reading).acquire_owned().await.expect("nobody closes it");
+        let place = timeout(WAIT_MAX, Arc::clone(&self.reading).acquire_owned()).await;
+        let place = place.map_err(|_| LifeError::Busy)?.expect("nobody closes it");
         let volume = self.volume.clone();
         let reading = tokio::task::spawn_blocking(move || {
             // Kept to the end also where nobody waits for it any more.
             let _place = place;
             read(&volume, &traces, id)
         });
-        let (found, is_whole) = reading.await.map_err(std::io::Error::from)??;
-        Ok(Some(life(&telling, found, is_whole)))
+        let search = reading.await.map_err(std::io::Error::from)?;
+        for why in &search.unread {
+            tracing::warn!("a part of the life of {id} cannot be told: {why}");
+        }
+        Ok(Some(life(&telling, search)))
     }
 }
 
-/// Reads all records of a payment in these segments, and tells whether these are all.
-fn read(
-    volume: &Volume,
-    traces: &[Trace],
-    id: CorrelationId,
-) -> Result<(Vec<Found>, bool), LifeError> {
+/// Reads all records of a payment in these segments, and tells whether these are all. What cannot be read
+/// keeps nothing else from being told.
+fn read(volume: &Volume, traces: &[Trace], id: CorrelationId) -> Search {
     let clock = Monotonic::start();
-    let mut is_whole = traces.len() <= SEGMENTS_MAX;
-    let mut found = Vec::new();
-    'traces: for Trace { instance, from } in traces.iter().take(SEGMENTS_MAX).copied() {
-        let path = volume.journal(instance);
-        // A purge removes segments, and nothing makes the folder anew here.
-        if !path.is_dir() {
-            continue;
-        }
-        let disk = FolderDisk::create(path)?;
-        let mut reader =
-            JournalReader::new(disk, instance, from).under_boot(boot_id()).passing_lost_seals();
-        while reader.position().segment == from.segment {
-            if clock.elapsed() > READ_TIME_MAX {
-                is_whole = false;
-                break 'traces;
-            }
-            let count = reader.read(READ_RECORDS, |position, record| {
-                if let Record::Payment(record) = record
-                    && record.id == id
-                    && position.segment == from.segment
-                {
-                    found.push(Found { instance, position, record: *record });
-                }
-            })?;
-            if count < READ_RECORDS {
-                break;
+    let mut search = Search { is_whole: traces.len() <= SEGMENTS_MAX, ..Search::default() };
+    for trace in traces.iter().take(SEGMENTS_MAX) {
+        match read_segment(volume, *trace, id, &clock, &mut search.found) {
+            Ok(is_whole) => search.is_whole &= is_whole,
+            Err(why) => {
+                let name = instance_name(trace.instance);
+                search.unread.push(format!("{name}: {why}"));
             }
         }
     }
-    is_whole &= !leave_out_the_middle(&mut found);
-    Ok((found, is_whole))
+    search.is_whole &= !leave_out_the_middle(&mut search.found);
+    search
 }
 
-/// Sorts records by time, and leaves the middle out where there are too many: how a payment that was tried
+/// Reads the records of a payment in a segment, and tells whether there was time for all of them.
+fn read_segment(
+    volume: &Volume,
+    Trace { instance, from }: Trace,
+    id: CorrelationId,
+    clock: &Monotonic,
+    found: &mut Vec<Found>,
+) -> Result<bool, JournalError> {
+    let path = volume.journal(instance);
+    // A purge removes segments, and nothing makes the folder anew here.
+    if !path.is_dir() {
+        return Ok(true);
+    }
+    let shown = path.display().to_string();
+    let disk = FolderDisk::create(path).map_err(JournalError::io("open", shown))?;
+    let mut reader =
+        JournalReader::new(disk, instance, from).under_boot(boot_id()).passing_lost_seals();
+    while reader.position().segment == from.segment {
+        if clock.elapsed() > READ_TIME_MAX {
+            return Ok(false);
+        }
+        let count = reader.read(READ_RECORDS, |position, record| {
+            if let Record::Payment(record) = record
+                && record.id == id
+                && position.segment == from.segment
+            {
+                found.push(Found { instance, position, record: *record });
+            }
+        })?;
+        if count < READ_RECORDS {
+            break;
+        }
+    }
+    Ok(true)
+}
+
+/// Puts records in order, and leaves the middle out where there are too many: how a payment that was tried
 /// for long has ended matters most.
 fn leave_out_the_middle(found: &mut Vec<Found>) -> bool {
-    sort(found);
+    *found = in_order(found);
     let too_many = found.len() > RECORDS_MAX;
     if too_many {
         found.drain(RECORDS_MAX / 2..found.len() - RECORDS_MAX / 2);
@@ -172,20 +208,36 @@ fn leave_out_the_middle(found: &mut Vec<Found>) -> bool {
     too_many
 }
 
-fn sort(found: &mut [Found]) {
-    found.sort_by_key(|found| (found.record.written_at, found.instance, found.position));
+/// The records as they were written: those of one journal by their places, because a clock may go back; and
+/// of several journals next the one whose time is the earliest, because nothing else is known.
+fn in_order(found: &[Found]) -> Vec<Found> {
+    let mut journals = BTreeMap::<u16, BTreeMap<Position, Found>>::new();
+    for record in found {
+        journals.entry(record.instance).or_default().insert(record.position, *record);
+    }
+    let mut journals: Vec<_> =
+        journals.into_values().map(|records| records.into_values().peekable()).collect();
+    std::iter::from_fn(|| {
+        let fronts = journals.iter_mut().enumerate().filter_map(|(number, records)| {
+            records.peek().map(|front| (front.record.written_at, number))
+        });
+        let (_, number) = fronts.min()?;
+        journals[number].next()
+    })
+    .collect()
 }
 
-fn life(telling: &PaymentRecord, mut found: Vec<Found>, is_whole: bool) -> Life {
-    sort(&mut found);
+/// The life of a payment, from what the store says of it and what was read, in order.
+fn life(telling: &PaymentRecord, search: Search) -> Life {
     let (status, standing) = standing(&telling.event);
     Life {
         correlation_id: telling.id.to_string(),
         amount: telling.amount.to_string(),
         status,
         standing,
-        steps: steps(&found),
-        is_whole,
+        steps: steps(&search.found),
+        is_whole: search.is_whole,
+        unread: search.unread,
     }
 }
 

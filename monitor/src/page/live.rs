@@ -176,6 +176,7 @@ fn event(name: &str, data: &impl Serialize) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use ledger::clock::Monotonic;
@@ -215,22 +216,29 @@ mod tests {
             let mut watchers: Vec<_> =
                 (0..WATCHERS_MAX).map(|_| live.watch(Rc::default()).unwrap()).collect();
             assert!(live.watch(Rc::default()).is_none(), "there are as many as there may be");
+            let mut told = BTreeSet::new();
             for events in &mut watchers {
                 assert_eq!(next(events).await, GREETING);
                 let facts = next(events).await;
+                told.insert(facts.clone());
                 assert!(facts.starts_with("event: facts\ndata: {\"atMs\":"), "{facts}");
                 assert!(facts.ends_with("}\n\n") && facts.lines().count() == 3, "{facts}");
                 assert!(facts.contains("\"name\":\"lb\",\"up\":true"), "{facts}");
             }
-            assert_eq!((asked.get(), live.looks_count()), (1, 1));
-            let facts = next(&mut watchers[0]).await;
-            assert!(!facts.contains("\"cpus\":null"), "{facts}");
-            assert_eq!((asked.get(), live.looks_count()), (2, 2));
+            assert_eq!(told.len(), 1, "one look is for all");
+            let mut told = vec![next(&mut watchers[0]).await];
+            assert!(!told[0].contains("\"cpus\":null"), "{told:?}");
             // Who comes now gets what the others got last.
             drop(watchers.pop());
             let mut late = live.watch(Rc::default()).unwrap();
             assert_eq!(next(&mut late).await, GREETING);
-            assert_eq!(next(&mut late).await, facts);
+            let (first, second) = (next(&mut late).await, next(&mut late).await);
+            while told.last() != Some(&second) {
+                told.push(next(&mut watchers[0]).await);
+                assert!(told.len() < WATCHERS_MAX, "{first} is in none of {told:?}");
+            }
+            assert!(told.contains(&first), "{first} is not among {told:?}");
+            assert!(asked.get() <= live.looks_count(), "each look asks once");
 
             drop((watchers, late));
             while live.is_looking.get() {
@@ -266,7 +274,7 @@ mod tests {
             let given_up = Rc::new(Notify::new());
             let _events = live.watch(Rc::clone(&given_up)).unwrap();
             given_up.notified().await;
-            assert_eq!(live.looks_count(), UNREAD_MAX as u64);
+            assert!(live.looks_count() >= UNREAD_MAX as u64, "it was given up too soon");
         });
     }
 }

@@ -26,18 +26,25 @@ use ledger::daemon::{
 };
 use ledger::notify;
 use ledger::volume::Volume;
-use routes::{Routes, Standing};
+use routes::{QUESTIONS_MAX, READERS_MAX, Routes, Standing};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
+use crate::page::live::WATCHERS_MAX;
 use crate::settings::ServeSettings;
 
-/// Connections at a time; more are closed.
-const CONNECTIONS_MAX: u32 = 32;
+/// Connections at a time; more are closed. Those who watch or wait for an answer may have half of them
+/// ([`WATCHERS_MAX`], [`READERS_MAX`], [`QUESTIONS_MAX`]): the others are there for who asks next.
+const CONNECTIONS_MAX: u32 = 64;
 
-/// How long a connection may take, from its beginning to the end of its answer. Each has one
+const _: () = assert!(2 * (WATCHERS_MAX + READERS_MAX + QUESTIONS_MAX) <= CONNECTIONS_MAX as usize);
+
+/// How long a request may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a connection may take, from its request to the end of its answer. Each has one
 /// request. That of somebody who watches lasts for as long as events are read.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -134,6 +141,9 @@ pub async fn serve(listener: TcpListener, volume: &Volume, allowed_hosts: &[Stri
 
 /// Waits until a connection has taken too long, or its watcher reads too slowly.
 async fn time_out(standing: &Standing) {
+    if timeout(HEAD_TIMEOUT, standing.asked.notified()).await.is_err() {
+        return;
+    }
     if timeout(CONNECTION_TIMEOUT, standing.watches.notified()).await.is_ok() {
         standing.given_up.notified().await;
     }
@@ -290,7 +300,11 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             spawn_local(async move { serve(listener, &volume, &[]).await });
+            let clock = Monotonic::start();
             let mut silent = TcpStream::connect(address).await.unwrap();
+            silent.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+            assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+            assert!(clock.elapsed() >= HEAD_TIMEOUT);
             let mut watcher = TcpStream::connect(address).await.unwrap();
             watcher.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
             let clock = Monotonic::start();
@@ -302,8 +316,53 @@ mod tests {
                 told += std::str::from_utf8(&bytes[..count]).unwrap();
             }
             assert!(told.contains("content-type: text/event-stream\r\n"), "{told}");
-            assert!(told.matches("event: facts\n").count() > 5, "{told}");
-            assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+            assert!(told.matches("event: facts\n").count() > 1, "{told}");
+        });
+    }
+
+    #[test]
+    fn who_watches_and_who_waits_for_a_store_that_hangs_keeps_nobody_from_the_metrics() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let volume = Volume::new(folder.path());
+            volume.create().unwrap();
+            // Its connections are never taken.
+            let _store = std::os::unix::net::UnixListener::bind(volume.store_socket()).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            spawn_local(async move { serve(listener, &volume, &[]).await });
+            let mut watchers = Vec::new();
+            for _ in 0..WATCHERS_MAX {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+                stream.write_all(request).await.unwrap();
+                assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
+                watchers.push(stream);
+            }
+            let answer = ask(address, "GET /events").await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            let questions: Vec<_> = (0..3 * QUESTIONS_MAX)
+                .map(|number| {
+                    let id = "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3";
+                    let path =
+                        if number % 2 == 0 { "/summary" } else { &format!("/payments/{id}") };
+                    let request = format!("GET {path}");
+                    spawn_local(async move { ask(address, &request).await })
+                })
+                .collect();
+            let answer = ask(address, "GET /metrics").await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            let mut turned_away_count = 0;
+            for question in questions {
+                let answer = question.await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+                if answer.contains("as many wait for such an answer as may") {
+                    turned_away_count += 1;
+                } else {
+                    assert!(answer.contains("the store does not answer within 1s"), "{answer}");
+                }
+            }
+            assert!(turned_away_count > 0);
         });
     }
 }

@@ -8,7 +8,7 @@ use ledger::clock::Monotonic;
 use ledger::query::parameter;
 use ledger::volume::Volume;
 use ledger::{CorrelationId, Processor, RangeMs};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::answers::{Answer, error, events, get_only, json, refused, text};
 use super::guard::{check_host, check_site};
@@ -24,9 +24,17 @@ use crate::text::{self, write};
 
 const HTML: &str = "text/html; charset=utf-8";
 
+/// Those who may wait for metrics at a time.
+pub const READERS_MAX: usize = 8;
+
+/// Those who may wait at a time for the store, or for a search in the journals.
+pub const QUESTIONS_MAX: usize = 8;
+
 /// How a connection stands, as far as its time is limited.
 #[derive(Default)]
 pub struct Standing {
+    /// Its request is there.
+    pub asked: Notify,
     /// It has become a watcher's: from here on it may last.
     pub watches: Notify,
     /// Its watcher reads too slowly.
@@ -38,6 +46,9 @@ pub struct Routes {
     shared: Rc<SharedGathering>,
     live: Rc<Live>,
     store: StoreLine,
+    /// Those who wait for metrics, and for the store or a search.
+    readers: Semaphore,
+    questions: Semaphore,
     lives: Lives,
     page: Page,
     /// Names that this server goes by.
@@ -49,11 +60,14 @@ impl Routes {
     #[must_use]
     pub fn new(volume: &Volume, allowed_hosts: &[String]) -> Self {
         let clock = Monotonic::start();
-        let shared = Rc::new(SharedGathering::new(volume.run(), move || clock.elapsed()));
+        let since = move || clock.elapsed();
+        let shared = Rc::new(SharedGathering::new(volume.run(), since));
         Self {
             live: Rc::new(Live::new(Rc::clone(&shared), volume.run())),
             shared,
-            store: StoreLine::new(&volume.store_socket()),
+            store: StoreLine::new(&volume.store_socket(), Rc::new(since)),
+            readers: Semaphore::new(READERS_MAX),
+            questions: Semaphore::new(QUESTIONS_MAX),
             lives: Lives::new(volume.clone()),
             page: Page::new(),
             allowed_hosts: allowed_hosts.to_vec(),
@@ -62,6 +76,7 @@ impl Routes {
 
     /// Answers a request.
     pub async fn answer(&self, request: &Request<Incoming>, standing: &Standing) -> Answer {
+        standing.asked.notify_one();
         if let Err(refusal) = check_host(request.headers(), request.uri(), &self.allowed_hosts) {
             return refused(&refusal);
         }
@@ -79,9 +94,19 @@ impl Routes {
         if let Err(refusal) = check_site(request.headers()) {
             return refused(&refusal);
         }
+        if path == "/events" {
+            return self.watch(standing);
+        }
+        // Each kind has places of its own, so that none is kept from its answer by the others.
+        let places = if path == "/metrics" { &self.readers } else { &self.questions };
+        let Ok(_place) = places.try_acquire() else {
+            return error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "as many wait for such an answer as may; ask again in a second",
+            );
+        };
         match (path, id) {
             (_, Some(id)) => self.life(id).await,
-            ("/events", _) => self.watch(standing),
             ("/summary", _) => self.summarize(request.uri().query().unwrap_or_default()).await,
             _ => self.metrics().await,
         }

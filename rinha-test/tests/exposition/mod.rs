@@ -75,6 +75,12 @@ impl Exposition {
         self.matching(name, labels).map(|value| value.parse::<u64>().unwrap()).sum()
     }
 
+    /// The greatest of these samples.
+    pub fn most(&self, name: &str) -> f64 {
+        let values = self.matching(name, &[]).map(|value| value.parse::<f64>().unwrap());
+        values.reduce(f64::max).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
     /// The names of all samples.
     pub fn names(&self) -> BTreeSet<String> {
         self.samples.keys().map(|(name, _)| name.clone()).collect()
