@@ -148,12 +148,25 @@ fn command_and_variables<S: Settings>() -> (clap::Command, BTreeSet<String>) {
         }
         let name = variable_name::<S>(argument.get_id().as_str());
         known.insert(name.clone());
+        if is_left_empty(&argument, &name) {
+            return argument;
+        }
         if matches!(argument.get_action(), ArgAction::SetTrue) {
             return argument.env(name).value_parser(BoolishValueParser::new());
         }
         argument.env(name)
     });
     (command, known)
+}
+
+/// Whether this is a setting that may be left out, and its variable is there and empty: what a compose file
+/// makes of a variable that is not set. A setting with a default is none of these, so that an empty
+/// folder, for example, is an error and not another folder.
+fn is_left_empty(argument: &clap::Arg, variable: &str) -> bool {
+    let may_be_left_out = matches!(argument.get_action(), ArgAction::Set)
+        && !argument.is_required_set()
+        && argument.get_default_values().is_empty();
+    may_be_left_out && std::env::var_os(variable).is_some_and(|value| value.is_empty())
 }
 
 fn variable_name<S: Settings>(argument: &str) -> String {
@@ -344,6 +357,12 @@ mod tests {
         /// Be quick
         #[arg(long)]
         quick: bool,
+        /// Where copies go
+        #[arg(long, conflicts_with = "only_here")]
+        copies: Option<u16>,
+        /// Where there are none
+        #[arg(long)]
+        only_here: Option<u16>,
         #[command(flatten)]
         log: LogSettings,
     }
@@ -492,6 +511,32 @@ mod tests {
                 .status()
                 .unwrap();
             assert_eq!(status.code(), Some(code), "{word}");
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_leaves_out_what_may_be_left_out_and_nothing_else() {
+        const TEST: &str = "an_empty_variable_leaves_out_what_may_be_left_out_and_nothing_else";
+        if is_child() {
+            let example = read(&["--only-here", "9"], &["EXAMPLE_DAEMON_COPIES"]);
+            let code = match example {
+                Ok(Example { copies: None, only_here: Some(9), port: 80, .. }) => 7,
+                Ok(_) => 8,
+                Err(error) if error.contains("--port") => 9,
+                Err(_) => 10,
+            };
+            std::process::exit(code);
+        }
+        for (variable, value, code) in
+            [("COPIES", "", 7), ("COPIES", "5", 10), ("COPIES", " ", 10), ("PORT", "", 9)]
+        {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &format!("daemon::tests::{TEST}")])
+                .env(CHILD_VARIABLE, "1")
+                .env(format!("EXAMPLE_DAEMON_{variable}"), value)
+                .status()
+                .unwrap();
+            assert_eq!(status.code(), Some(code), "{variable}={value}");
         }
     }
 
