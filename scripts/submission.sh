@@ -11,7 +11,7 @@ scripts/submission.sh --image NAMESPACE/REPOSITORY:TAG [OPTIONS] DIR
 
 Writes docker-compose.yml, info.json and README.md to DIR, and checks the compose file against the
 contest's rules (rinha-test rules --published). The compose file is this project's with a published
-image in place of one to be built, and without monitoring. Push the image first:
+image in place of one to be built, and without monitoring and archive. Push the image first:
 
   docker build --tag NAMESPACE/REPOSITORY:TAG . && docker push NAMESPACE/REPOSITORY:TAG
 
@@ -68,7 +68,7 @@ source_url=${source_url:-$(git config remote.origin.url || true)}
 mkdir -p "$folder"
 {
   echo '# Written by scripts/submission.sh. Its sources and how it works: README.md.'
-  sed -e '/^  # Monitoring,/,/^  # End of monitoring/d' \
+  sed -e '/^  # Monitoring,/,/^  # End of monitoring/d' -e '/^ *# Archive,/,/^ *# End of archive/d' \
     -e "s|^  image: .*|  image: $image|" -e '/^  build: /d' compose.yaml
 } >"$folder/docker-compose.yml"
 

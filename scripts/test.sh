@@ -37,7 +37,7 @@ cargo fmt --all --check
 
 step 'scripts'
 if command -v shellcheck >/dev/null; then
-  shellcheck scripts/*.sh .ci/run
+  shellcheck scripts/*.sh deploy/postgres/*.sh .ci/run
 else
   echo 'skipped: shellcheck is not installed (Debian: apt-get install shellcheck)'
 fi
