@@ -119,12 +119,28 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The peer is of another user, or cannot be told.
 pub fn check_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
+    demand_peer_of(socket, rustix::process::geteuid())
+}
+
+/// Refuses a server at this path that is of another user than this process; for the superuser, of another one
+/// than the path's folder.
+///
+/// # Errors
+/// It is of another user, or that cannot be told.
+pub fn check_server(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid();
+    let folder = path.parent().filter(|_| own.is_root());
+    let owner = folder.map(std::fs::metadata).transpose()?;
+    demand_peer_of(socket, owner.map_or(own, |owner| Uid::from_raw(owner.uid())))
+}
+
+fn demand_peer_of(socket: BorrowedFd<'_>, user: Uid) -> io::Result<()> {
     // Not rustix' `socket_peercred`: a peer in another container has the pid 0 here, which its type
     // cannot hold, so that it gives an error made of the other fields.
     let socket = std::os::unix::net::UnixStream::from(socket.try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
     let peer = Uid::from_raw(UnixStream::from_std(socket)?.peer_cred()?.uid());
-    if is_trusted(peer, rustix::process::geteuid()) {
+    if is_trusted(peer, user) {
         return Ok(());
     }
     let what = format!("a process of user {} may not use this socket", peer.as_raw());
@@ -162,7 +178,9 @@ pub async fn close_with(mut stream: TcpStream, last_bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::process::CommandExt;
+    use std::process::Stdio;
 
     use super::*;
 
@@ -218,6 +236,45 @@ mod tests {
                 drop(stream);
                 child.wait().unwrap();
             }
+        });
+    }
+
+    /// The superuser asks a server of the user whose the folder is, and none of anybody else.
+    #[test]
+    fn a_server_is_of_the_folders_owner() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not checked: only the superuser can start a process of another user");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store.sock");
+            std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+            let serve = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); \
+                         s.listen(); print(flush=True); sys.stdin.read()";
+            let child = std::process::Command::new("python3")
+                .args(["-c", serve])
+                .arg(&path)
+                .uid(65_534)
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn();
+            let Ok(mut child) = child else {
+                eprintln!("not checked: there is no python3 to run as another user");
+                return;
+            };
+            let mut ready = [0; 1];
+            child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+            for (owner, is_refused) in [(65_534, false), (65_533, true), (0, true)] {
+                std::os::unix::fs::chown(folder.path(), Some(owner), None).unwrap();
+                let stream = UnixStream::connect(&path).await.unwrap();
+                let checked = check_server(stream.as_fd(), &path);
+                assert_eq!(checked.is_err(), is_refused, "owner {owner}");
+            }
+            drop(child.stdin.take());
+            child.wait().unwrap();
         });
     }
 

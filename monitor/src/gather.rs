@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ledger::metrics::METRICS_SUFFIX;
-use ledger::socket::{LOCK_SUFFIX, check_peer};
+use ledger::socket::{LOCK_SUFFIX, check_server};
 use ledger::volume::metrics_socket;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -147,7 +147,7 @@ pub async fn read_text(path: &Path) -> Result<String, DaemonDown> {
 
 async fn answer(path: &Path) -> Result<Vec<u8>, DaemonDown> {
     let stream = UnixStream::connect(path).await.map_err(unconnected)?;
-    check_peer(stream.as_fd()).map_err(DaemonDown::Broken)?;
+    check_server(stream.as_fd(), path).map_err(DaemonDown::Broken)?;
     let mut bytes = Vec::new();
     let limit = ANSWER_BYTES_MAX as u64 + 1;
     stream.take(limit).read_to_end(&mut bytes).await.map_err(DaemonDown::Broken)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ledger::journal::PaymentRecord;
 use ledger::protocol::{FrameBuffer, Request, Response, Trace};
-use ledger::socket::check_peer;
+use ledger::socket::check_server;
 use ledger::{CorrelationId, RangeMs, Totals};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -138,7 +138,7 @@ impl StoreLine {
 async fn answer(path: &Path, request: Request) -> Result<Response, AskError> {
     const NUMBER: u32 = 1;
     let mut stream = UnixStream::connect(path).await?;
-    check_peer(stream.as_fd())?;
+    check_server(stream.as_fd(), path)?;
     let mut bytes = Vec::new();
     request.encode(NUMBER, &mut bytes);
     stream.write_all(&bytes).await?;

@@ -35,6 +35,7 @@ pub fn api(name: &str, accepted: &str, breaker: [&str; 3], age: &str, accepting:
             ),
             ("router_settled_cents", "counter", &[("{processor=\"default\"}", "1234567")]),
             ("router_backlog_payments", "gauge", &[("", "3")]),
+            ("router_backlog_limit_payments", "gauge", &[("", "500000")]),
             ("router_backlog_oldest_age_seconds", "gauge", &[("", age)]),
             ("router_accepting", "gauge", &[("", accepting)]),
             ("router_store_connected", "gauge", &[("", "1")]),
@@ -148,6 +149,10 @@ fn each_problem_makes_it_degraded_and_is_told() {
         (api("api-2", "6", half_open, "0", "1"), "fallback processor is half-open"),
         (with(other(), "router_backlog_oldest_age_seconds", "30.6"), "has waited for 31 s"),
         (with(other(), "router_accepting", "0"), "api-2 takes no payments"),
+        (
+            with(other(), "router_backlog_limit_payments", "3"),
+            "api-2 takes no payments: its backlog",
+        ),
         (with(other(), "router_store_connected", "0"), "api-2 is not connected to the store"),
         (lb, "the balancer passes api-2 over"),
         (store("100001"), "the store is 100001 records behind"),

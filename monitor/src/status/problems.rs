@@ -2,6 +2,7 @@
 
 use super::facts::Facts;
 use super::model::{ArchiveStatus, CLOSED, ProcessorStatus, STORE, Status, UNKNOWN};
+use crate::text::Sample;
 
 /// Payments that wait for longer make the router degraded, in seconds. It is what a payment may
 /// wait for the cheaper processor unless set otherwise.
@@ -12,6 +13,10 @@ pub const BEHIND_RECORDS_MAX: u64 = 100_000;
 
 /// An archive that is further behind the journals makes the router degraded, in seconds.
 pub const ARCHIVE_LAG_MAX_S: f64 = 300.0;
+
+fn number(sample: &Sample) -> Option<u64> {
+    sample.value.parse().ok()
+}
 
 impl Status {
     /// All of it.
@@ -33,6 +38,15 @@ impl Status {
         for api in facts.zero_at("router_accepting", &[]) {
             problems
                 .push(format!("{api} takes no payments: its journal cannot be written or synced"));
+        }
+        for (api, limit) in facts.samples("router_backlog_limit_payments", &[]) {
+            let is_at = |(daemon, backlog): (&str, &Sample)| {
+                daemon == api
+                    && number(backlog).is_some_and(|backlog| Some(backlog) >= number(limit))
+            };
+            if facts.samples("router_backlog_payments", &[]).any(is_at) {
+                problems.push(format!("{api} takes no payments: its backlog is at --backlog-max"));
+            }
         }
         for api in facts.zero_at("router_store_connected", &[]) {
             problems.push(format!("{api} is not connected to the store"));
