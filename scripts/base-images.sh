@@ -27,7 +27,7 @@ by debootstrap. It is labelled as a stand-in, and \`docker rmi\` of the tag make
                              is, and a way to start that does what the compose files need of the real
                              image's
 
-A stand-in needs root and debootstrap (Debian: apt-get install debootstrap). It takes about half a
+A stand-in needs root and debootstrap (Debian: apt-get install debootstrap). It takes about a
 minute.
 HELP
   exit

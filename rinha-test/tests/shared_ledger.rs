@@ -124,3 +124,33 @@ fn a_database_that_fails_over_to_its_standby_loses_nothing_and_pays_nothing_twic
     let count = counts[0].max(counts[1]);
     demand(&[&one, &two], count);
 }
+
+#[test]
+fn what_only_a_primary_has_that_was_started_again_is_not_believed() {
+    let mut primary = Postgres::start();
+    let mut standby = primary.synchronous_standby();
+    let one = Live::changed(sharing(primary.url_of_either(&standby)));
+    post(one.port(), 0..10);
+    demand(&[&one], 10);
+    // A right is committed, and confirmed to nobody, because the standby has not got it.
+    standby.kill();
+    post(one.port(), 10..11);
+    wait_for("the claim to wait for the standby", || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        (primary.number(waiting) > 0).then_some(())
+    });
+    primary.kill();
+    primary.start_again();
+    assert_eq!(primary.number("SELECT count(*) FROM ledger_claims"), 11);
+    // The store asks again and sees it. If the standby took the primary's place now, nobody would know of it.
+    wait_for("the store to wait for the standby", || {
+        // Or for its other connection, which waits for the standby.
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+            AND query LIKE 'UPDATE ledger_volumes%'";
+        (primary.number(waiting) > 0).then_some(())
+    });
+    let sent: u64 = Processor::ALL.map(|p| one.recorded(p).len() as u64).iter().sum();
+    assert_eq!(sent, 10);
+    standby.start_again();
+    demand(&[&one], 11);
+}

@@ -47,6 +47,10 @@ const LOOK: &str = "SELECT (amount * 100)::bigint, processor, \
         (extract(epoch FROM settled_at) * 1000)::bigint \
     FROM ledger_payments WHERE correlation_id = $1 LIMIT 1";
 
+/// Changes nothing, and is committed all the same, which is not confirmed before a synchronous standby has
+/// it and all that was committed sooner.
+const CONFIRM: &str = "UPDATE ledger_volumes SET holder = holder WHERE volume = $1 AND holder = $2";
+
 /// A volume, its store and the instance that claims.
 pub type Claimant = (Uuid, Uuid, u16);
 
@@ -203,6 +207,15 @@ impl Session {
             losers.insert(gone.position);
         }
         Ok(losers)
+    }
+
+    /// Waits until a synchronous standby, if there is one, has all that the database shows.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn confirm(&self, volume: Uuid, holder: Uuid) -> Result<(), ArchiveError> {
+        let confirmed = self.client().execute(CONFIRM, &[&volume, &holder]).await;
+        confirmed.map(drop).map_err(ArchiveError::sql("say that all is at its standby"))
     }
 
     /// The id of the ledger.

@@ -277,6 +277,15 @@ impl SharedLedger {
                 .await
                 .map_err(|_| SharedError::Away("it does not tell which it is".to_owned()))??;
             membership::demand(&self.volume, theirs)?;
+            // A primary that was started again shows what it committed before its standby had it. If the standby
+            // then takes its place, that is gone; so nothing is believed before all of it is there. Joining has
+            // seen to that.
+            within(
+                "say that all is at its standby",
+                STEP_PATIENCE,
+                session.confirm(self.id, self.holder),
+            )
+            .await?;
         }
         *self.session.borrow_mut() = Ok(Rc::new(session));
         Ok(())
