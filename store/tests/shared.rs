@@ -314,3 +314,22 @@ fn a_volume_joins_when_it_is_new_and_for_good() {
     let refused = site.instance(1).ask(Request::Claim { through: journal.end() });
     assert!(format!("{refused:?}").contains("has joined ledger"), "{refused:?}");
 }
+
+#[test]
+fn a_table_that_was_changed_is_no_reason_for_another_database() {
+    let backing = Backing::start();
+    let postgres = Rc::clone(&backing.0);
+    let mut site = Site::with(backing);
+    let mut journal = site.journal(1);
+    append(&mut journal, &[record(1, Event::Accepted)]);
+    assert!(claim(&mut site.instance(1), journal.end()).is_empty());
+    postgres.borrow().query("ALTER TABLE ledger_claims RENAME COLUMN place TO position");
+    site.start_again();
+    append(&mut journal, &[record(2, Event::Accepted)]);
+    let mut line = site.instance(1);
+    wait_for("the reason", || {
+        let answer = format!("{:?}", line.ask(Request::Claim { through: journal.end() }));
+        assert!(answer.contains("Refused"), "{answer}");
+        answer.contains("no other database can be used").then_some(())
+    });
+}

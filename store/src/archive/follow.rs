@@ -27,8 +27,8 @@ use super::reached::Reached;
 use super::tables::{Standing, Tables};
 use super::{identity, schema};
 use crate::claims::{Purged, read_purge_number, read_purged};
-use crate::shared;
 use crate::shared::tables::Writer;
+use crate::shared::{self, SharedError};
 
 /// How often the journals are looked at once they are archived. What was settled in this time is
 /// written together.
@@ -71,6 +71,15 @@ impl Target {
         match self {
             Self::Archive => &schema::ARCHIVE,
             Self::Ledger { .. } => &shared::tables::VERSIONS,
+        }
+    }
+
+    /// What an error means for it, with what to do.
+    #[must_use]
+    pub fn reason(self, error: ArchiveError) -> String {
+        match self {
+            Self::Archive => error.to_string(),
+            Self::Ledger { .. } => SharedError::from(error).to_string(),
         }
     }
 

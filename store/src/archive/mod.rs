@@ -88,8 +88,9 @@ impl Archive {
                 match runtime.and_then(|runtime| runtime.block_on(follower.run())) {
                     Ok(()) => tracing::debug!("the archive ended"),
                     Err(error) => tracing::error!(
-                        "nothing is {} any more: {error}. {}",
+                        "nothing is {} any more: {}. {}",
                         target.done(),
+                        target.reason(error),
                         target.consequence()
                     ),
                 }

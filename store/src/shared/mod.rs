@@ -115,6 +115,38 @@ pub enum SharedError {
          this one looked up at the processors"
     )]
     Older(String),
+    /// Segments that were not written to the ledger are gone.
+    #[error(
+        "segments {first} to {last} of {journal} are gone, and what was settled in them is not in the ledger: \
+         bring them back from a copy. No other database can be used in its place, because this one knows \
+         what was decided"
+    )]
+    Missing {
+        /// The journal.
+        journal: String,
+        /// The first segment that is gone.
+        first: u32,
+        /// The last one.
+        last: u32,
+    },
+    /// A table of the ledger is another, or was changed.
+    #[error(
+        "the ledger's database cannot {action}: a table is not as the store made it ({why}). Find out who \
+         made or changed it, and put it right; no other database can be used in its place, because this one \
+         knows what was decided"
+    )]
+    OddTable {
+        /// What was asked of the database.
+        action: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A payment that is to be written to the ledger is there.
+    #[error(
+        "the ledger has a payment as settled that this volume has settled, and has not written ({0}). Find \
+         out who wrote it before anything is changed; the journals have everything"
+    )]
+    Conflict(String),
     /// What follows the journals has ended.
     #[error("nothing is written to the ledger any more, for the reason that was logged")]
     NotFollowed,
@@ -129,10 +161,26 @@ pub enum SharedError {
     Odd(String),
     /// The database, or a file.
     #[error(transparent)]
-    Database(#[from] ArchiveError),
+    Database(ArchiveError),
     /// Totals of all machines do not fit.
     #[error(transparent)]
     Total(#[from] TotalOverflow),
+}
+
+impl From<ArchiveError> for SharedError {
+    /// What is right for an archive, to give the store another database, is wrong for a ledger.
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Ahead(what) => Self::Older(what),
+            ArchiveError::Missing { journal, first, last } => {
+                Self::Missing { journal, first, last }
+            }
+            ArchiveError::OddTable { action, why } => Self::OddTable { action, why },
+            ArchiveError::Conflict(what) => Self::Conflict(what),
+            ArchiveError::TakenOver(_) => Self::TakenOver,
+            error => Self::Database(error),
+        }
+    }
 }
 
 impl SharedError {
@@ -422,3 +470,34 @@ pub fn add(here: [Totals; 2], others: [Totals; 2]) -> Result<[Totals; 2], Shared
 
 /// The places of payments that have no right.
 pub type Losers = BTreeSet<Position>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_advice_that_is_right_for_an_archive_is_given_for_a_ledger() {
+        let what = || "api-1 up to 3:7".to_owned();
+        let odd = || ArchiveError::OddTable { action: "decide", why: what() };
+        let missing = || ArchiveError::Missing { journal: what(), first: 1, last: 2 };
+        let errors = [
+            ArchiveError::Ahead(what()),
+            ArchiveError::TakenOver(what()),
+            ArchiveError::Conflict(what()),
+            odd(),
+            missing(),
+        ];
+        for error in errors {
+            let of_ledger = Target::Ledger { holder: Uuid::nil() }.reason(error);
+            for wrong in ["archive", "store restore", "empty database", "database of its own"] {
+                assert!(!of_ledger.contains(wrong), "{of_ledger}");
+            }
+        }
+        for error in [odd(), missing()] {
+            let of_archive = Target::Archive.reason(error);
+            assert!(of_archive.contains("give"), "{of_archive}");
+        }
+        let away = ArchiveError::TimedOut { action: "decide", seconds: 10 };
+        assert!(SharedError::from(away).is_passing());
+    }
+}

@@ -71,10 +71,7 @@ pub async fn join(
         .await
         .map_err(&failed)?;
     let places = rows.iter().map(place).collect::<Result<_, _>>()?;
-    check_places(volume, &places).map_err(|error| match error {
-        ArchiveError::Ahead(what) => SharedError::Older(what),
-        error => error.into(),
-    })?;
+    check_places(volume, &places)?;
     transaction
         .execute(
             "INSERT INTO ledger_volumes AS known (volume, holder) VALUES ($1, $2) \
