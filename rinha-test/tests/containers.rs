@@ -7,8 +7,9 @@ mod docker;
 use std::process::Command;
 use std::time::Duration;
 
+use docker::system::System;
 use docker::{Containers, SERVICES, service};
-use ledger::{RangeMs, clock};
+use ledger::{Processor, RangeMs, clock};
 use rinha_test::load::{Shape, Until};
 use rinha_test::rules::{MEMORY_BYTES_MAX, NANO_CPUS_MAX};
 use sonic_rs::{JsonValueTrait, Value};
@@ -175,4 +176,64 @@ fn a_network_to_the_processors_that_is_cut_for_a_while_loses_nothing() {
     });
     assert_eq!(loads.failed(), 0, "{:?}", loads.counts());
     containers.demand_right_books(&loads);
+}
+
+#[test]
+fn with_the_profile_archive_every_payment_is_in_the_database() {
+    let Some(containers) = Containers::up_as(System::Archiving) else { return };
+    let loads = containers.load(1, flood(300));
+    assert_eq!((loads.accepted(), loads.failed()), (300, 0));
+    containers.demand_right_books(&loads);
+    let books = containers.bookkeepers().read().unwrap();
+    for processor in Processor::ALL {
+        let totals = books.ours[processor.index()];
+        let sql = format!(
+            "SELECT count(DISTINCT correlation_id), count(*), coalesce(sum(amount * 100), 0)::bigint \
+             FROM payments WHERE processor = '{}'",
+            processor.name()
+        );
+        let (count, cents) = (totals.count, totals.amount.get());
+        service::wait_for_answer("postgres", &sql, &format!("{count}|{count}|{cents}"));
+    }
+    let held = "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.Config.User}} \
+        {{.HostConfig.PortBindings}}";
+    assert_eq!(service::inspect("postgres", held).to_lowercase(), "true [all] postgres map[]");
+}
+
+#[test]
+fn two_machines_pay_each_payment_once_also_when_the_database_fails_over() {
+    const REPLICATION: &str = "SELECT application_name, sync_state FROM pg_stat_replication";
+    let Some(containers) = Containers::up_as(System::Cluster) else { return };
+    service::wait_for_answer("db1", REPLICATION, "db2|sync");
+    let before = containers.load_both(1, flood(300));
+    containers.demand_right_books_of_both(&before, 300);
+
+    // Accepted all the same, and nothing of it is sent: it is not decided.
+    service::kill("db1");
+    let meanwhile = containers.load_both(2, flood(200));
+    for loads in &meanwhile {
+        assert_eq!((loads.accepted(), loads.failed()), (200, 0));
+    }
+    let sent = || {
+        let [default, fallback] = containers.bookkeepers().processors;
+        [default, fallback].map(|processor| processor.summary(RangeMs::ALL).unwrap().count)
+    };
+    assert_eq!(sent().iter().sum::<u64>(), 300);
+    service::promote("db2");
+    containers.demand_right_books_of_both(&meanwhile, 500);
+    let after = containers.load_both(3, flood(200));
+    containers.demand_right_books_of_both(&after, 700);
+
+    // The one that was replaced takes no writes again: it ends, and is a standby once it was copied anew.
+    service::start("db1");
+    docker::wait_for("the old primary to refuse", || {
+        service::log("db1", None).contains("db2 takes writes in place of this one").then_some(())
+    });
+    containers.make_anew("db1", "db1");
+    service::wait_for_answer("db2", REPLICATION, "db1|sync");
+    let last = containers.load_both(4, flood(100));
+    containers.demand_right_books_of_both(&last, 800);
+    for loads in [before, meanwhile, after] {
+        containers.demand_right_books_of_both(&loads, 800);
+    }
 }

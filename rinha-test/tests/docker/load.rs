@@ -61,12 +61,26 @@ fn traffic(seed: u64) -> Traffic {
     Traffic { payments, timeout: TIMEOUT, duplicates: 0.0, in_pieces: 0.0 }
 }
 
+fn put_on(authority: &str, seed: u64, shape: Shape) -> Loads {
+    let (traffic, meter) = (traffic(seed), Arc::new(Meter::start()));
+    drive(shape, traffic, authority, &meter, &Arc::default()).unwrap();
+    Loads(vec![Slice { payments: traffic.payments, measured: meter.measured() }])
+}
+
 impl Containers {
     /// Puts a load on once. The same seed is the same payments again.
     pub fn load(&self, seed: u64, shape: Shape) -> Loads {
-        let (traffic, meter) = (traffic(seed), Arc::new(Meter::start()));
-        drive(shape, traffic, &self.authority(), &meter, &Arc::default()).unwrap();
-        Loads(vec![Slice { payments: traffic.payments, measured: meter.measured() }])
+        put_on(&self.authority(), seed, shape)
+    }
+
+    /// Puts the same load on both machines at once, and gives what became of it on each.
+    pub fn load_both(&self, seed: u64, shape: Shape) -> [Loads; 2] {
+        let (first, second) = (self.authority(), self.second_authority());
+        std::thread::scope(|scope| {
+            let first = scope.spawn(move || put_on(&first, seed, shape));
+            let second = put_on(&second, seed, shape);
+            [first.join().unwrap(), second]
+        })
     }
 
     /// Puts so many payments per second on while something is done.
@@ -100,20 +114,33 @@ impl Containers {
     /// Waits until every accepted payment is recorded and all books agree. At no moment may one be
     /// recorded twice, with another amount, or though it was refused.
     pub fn demand_right_books(&self, loads: &Loads) {
-        let bookkeepers = self.bookkeepers();
-        let clock = Monotonic::start();
-        let mut last = None;
-        loop {
-            let seen = look(&bookkeepers, loads);
-            match &seen {
-                // Seen twice alike, or something may still be on its way.
-                Ok((books, 0)) if books.are_equal() && last == Some(*books) => return,
-                Ok((books, 0)) if books.are_equal() => last = Some(*books),
-                _ => last = None,
+        demand_right(&self.bookkeepers(), loads);
+    }
+
+    /// The same of both machines, which must have settled so many payments together, as each of them says.
+    pub fn demand_right_books_of_both(&self, loads: &[Loads; 2], settled: u64) {
+        for bookkeepers in [self.bookkeepers(), self.second_bookkeepers()] {
+            for load in loads {
+                demand_right(&bookkeepers, load);
             }
-            assert!(clock.elapsed() < PATIENCE, "the books, and how many are lost: {seen:?}");
-            std::thread::sleep(LOOK_INTERVAL);
+            assert_eq!(bookkeepers.read().unwrap().settled(), settled);
         }
+    }
+}
+
+fn demand_right(bookkeepers: &Bookkeepers, loads: &Loads) {
+    let clock = Monotonic::start();
+    let mut last = None;
+    loop {
+        let seen = look(bookkeepers, loads);
+        match &seen {
+            // Seen twice alike, or something may still be on its way.
+            Ok((books, 0)) if books.are_equal() && last == Some(*books) => return,
+            Ok((books, 0)) if books.are_equal() => last = Some(*books),
+            _ => last = None,
+        }
+        assert!(clock.elapsed() < PATIENCE, "the books, and how many are lost: {seen:?}");
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two compose files in containers of the test's own, and what tests ask of them.
+//! The compose files in containers of the test's own, and what tests ask of them.
 //!
 //! Projects, ports, network and volume are the tests' own, so that a system of the user's that runs
 //! meanwhile is left alone. A lock lets one test at a time have them, of whichever process: what it
@@ -9,6 +9,7 @@
 
 pub mod load;
 pub mod service;
+pub mod system;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
@@ -22,6 +23,7 @@ use rinha_test::audit::settle::Bookkeepers;
 use rinha_test::books::processor::{FIRST_TOKEN, ProcessorAdmin};
 use rinha_test::books::router::Router;
 use rinha_test::up::ports::{self, FreePorts};
+use system::System;
 
 /// After this long a test gives up. No test depends on how much sooner a thing happens.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -39,8 +41,11 @@ const POLL: Duration = Duration::from_millis(20);
 /// How often it is looked whether a command has ended.
 const COMMAND_POLL: Duration = Duration::from_millis(5);
 
-/// The router's services, in the order in which they are started.
+/// The services of a router, in the order in which they are started.
 pub const SERVICES: [&str; 4] = ["store", "api-1", "api-2", "lb"];
+
+/// What PostgreSQL is asked with: the compose files' image.
+const POSTGRES_IMAGE: &str = "postgres:17";
 
 /// The compose project of the router, and that of the processors, whose network has the same name.
 const ROUTER: &str = "payment-router-test";
@@ -139,35 +144,52 @@ fn engine() -> Option<Engine> {
         return None;
     };
     // scripts/test.sh has built it before; it is only built here if a test is run by itself.
-    let mut command = Command::new(root().join("scripts/image.sh"));
-    let output = output(&mut command, BUILD_PATIENCE).unwrap();
+    let image = printed(Command::new(root().join("scripts/image.sh")))?;
+    Some(Engine { compose, image })
+}
+
+/// What a script prints that sees to an image, or nothing where there can be none: then the test is skipped.
+fn printed(mut script: Command) -> Option<String> {
+    let output = output(&mut script, BUILD_PATIENCE).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(EXIT_UNAVAILABLE) {
         eprintln!("skipped: {stderr}");
         return None;
     }
     assert!(output.status.success(), "there is no image: {stderr}");
-    let image = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-    Some(Engine { compose, image })
+    Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
-/// A router and its processors in containers.
+/// A router or two, their processors and their database in containers.
 pub struct Containers {
     engine: Engine,
-    ports: FreePorts<3>,
+    system: System,
+    /// Of the router, the processors, and the second machine's router.
+    ports: FreePorts<4>,
     /// What was cleaned up before the lock is given back.
     _lock: File,
 }
 
 impl Containers {
-    /// Brings all up, and waits until all of it answers; nothing where there is no Docker engine.
+    /// Brings up what `docker compose up` does, and waits until all of it answers; nothing where there is
+    /// no Docker engine.
     pub fn up() -> Option<Self> {
+        Self::up_as(System::Alone)
+    }
+
+    /// Brings up one of the systems that the compose files describe, in the same way.
+    pub fn up_as(system: System) -> Option<Self> {
         let path = std::env::temp_dir().join("payment-router-test-containers.lock");
         let lock = File::options().create(true).append(true).open(path).unwrap();
         lock.lock().unwrap();
         let engine = engine()?;
+        if system.has_database() {
+            let mut script = Command::new(root().join("scripts/base-images.sh"));
+            script.arg(POSTGRES_IMAGE);
+            printed(script)?;
+        }
         clean();
-        let containers = Self { engine, ports: ports::free().unwrap(), _lock: lock };
+        let containers = Self { engine, system, ports: ports::free().unwrap(), _lock: lock };
         containers.compose(PROCESSORS, &["up", "-d", "--no-build"]);
         containers.bring_up();
         Some(containers)
@@ -178,19 +200,23 @@ impl Containers {
     pub fn bring_up(&self) -> Duration {
         self.compose(ROUTER, &["up", "-d", "--no-build"]);
         let clock = Monotonic::start();
-        for service in SERVICES {
-            service::wait_until_well(service);
+        for machine in self.system.machines() {
+            for service in SERVICES {
+                service::wait_until_well(&format!("{machine}{service}"));
+            }
         }
         wait_for("the processors", || {
             let answers = |p: &ProcessorAdmin| p.summary(RangeMs::ALL).is_ok();
             self.bookkeepers().processors.iter().all(answers).then_some(())
         });
-        wait_for("the balancer to know both APIs", || {
-            ["api-1", "api-2"]
-                .iter()
-                .all(|api| service::connections_of_balancer(api) > 0)
-                .then_some(())
-        });
+        for machine in self.system.machines() {
+            wait_for("the balancer to know both APIs", || {
+                ["api-1", "api-2"]
+                    .iter()
+                    .all(|api| service::connections_of_balancer(&format!("{machine}{api}")) > 0)
+                    .then_some(())
+            });
+        }
         clock.elapsed()
     }
 
@@ -205,26 +231,39 @@ impl Containers {
         service::wait_until_well(service);
     }
 
+    /// Brings a service up whose container and volume were removed before.
+    pub fn make_anew(&self, service: &str, volume: &str) {
+        self.compose(ROUTER, &["rm", "--force", "--stop", service]);
+        docker(&["volume", "rm", &format!("{ROUTER}_{volume}")]);
+        self.compose(ROUTER, &["up", "-d", "--no-build", service]);
+    }
+
     fn compose(&self, project: &str, arguments: &[&str]) -> String {
         let file =
-            if project == ROUTER { "compose.yaml" } else { "payment-processor/compose.yaml" };
-        let [router, default, fallback] = self.ports.ports.map(|port| port.to_string());
+            if project == ROUTER { self.system.file() } else { "payment-processor/compose.yaml" };
+        let [router, default, fallback, second] = self.ports.ports.map(|port| port.to_string());
         let [program, words @ ..] = self.engine.compose else { unreachable!("it has a program") };
         let mut command = Command::new(program);
         command
             .args(words)
             .args(["-p", project, "-f", file])
+            .args(self.system.profile())
             .args(arguments)
             .current_dir(root())
             .env("ROUTER_IMAGE", &self.engine.image)
-            .env("ROUTER_PORT", router)
+            .env("ROUTER_PORT", &router)
+            .env("A_PORT", router)
+            .env("B_PORT", second)
             .env("DEFAULT_PORT", default)
             .env("FALLBACK_PORT", fallback)
             .env("PROCESSOR_NETWORK", PROCESSORS)
             .env("ALLOW_PURGE", "true")
+            .envs(self.system.variables())
             // An engine on a busy disk may take longer than the minute that is usual.
             .env("COMPOSE_HTTP_TIMEOUT", PATIENCE.as_secs().to_string());
-        for variable in ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"] {
+        for variable in
+            ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES", "POSTGRES_IMAGE"]
+        {
             command.env_remove(variable);
         }
         run(&mut command, 2 * PATIENCE)
@@ -235,9 +274,15 @@ impl Containers {
         format!("127.0.0.1:{}", self.ports.ports[0])
     }
 
+    /// Where the second machine's router takes payments: `host:port`.
+    pub fn second_authority(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.ports[3])
+    }
+
     /// Where the router and the processors are asked.
     pub fn urls(&self) -> [String; 3] {
-        self.ports.ports.map(|port| format!("http://127.0.0.1:{port}"))
+        let [router, default, fallback, _] = self.ports.ports;
+        [router, default, fallback].map(|port| format!("http://127.0.0.1:{port}"))
     }
 
     /// The name of the image.
@@ -248,6 +293,16 @@ impl Containers {
     /// Everyone who keeps books.
     pub fn bookkeepers(&self) -> Bookkeepers {
         let [router, processors @ ..] = self.urls();
+        Self::keeping(router, &processors)
+    }
+
+    /// Everyone who keeps books, as the second machine's clients see it.
+    pub fn second_bookkeepers(&self) -> Bookkeepers {
+        let [_, processors @ ..] = self.urls();
+        Self::keeping(format!("http://{}", self.second_authority()), &processors)
+    }
+
+    fn keeping(router: String, processors: &[String; 2]) -> Bookkeepers {
         Bookkeepers {
             router: Router::new(router),
             processors: Processor::ALL
@@ -259,8 +314,8 @@ impl Containers {
 impl Drop for Containers {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for service in SERVICES {
-                for id in service::ids(service) {
+            for service in self.system.services() {
+                for id in service::ids(&service) {
                     eprintln!("the end of the log of {service}:");
                     // Another panic here would keep all that follows from being removed.
                     let mut command = Command::new("docker");

@@ -33,7 +33,8 @@ fn pid(service: &str) -> i32 {
 
 /// Waits until a service's own check says that it is well.
 pub fn wait_until_well(service: &str) {
-    let program = service.split('-').next().unwrap();
+    let is_program = |word: &&str| ["lb", "api", "store"].contains(word);
+    let program = service.split('-').find(is_program).unwrap();
     let program = format!("/bin/{program}");
     wait_for(&format!("{service} to be well"), || {
         // Its container may be gone between two of these.
@@ -42,10 +43,11 @@ pub fn wait_until_well(service: &str) {
     });
 }
 
-/// How often the balancer has connected to an API so far.
+/// How often the balancer of an API's machine has connected to it so far.
 pub fn connections_of_balancer(api: &str) -> usize {
-    let line = format!("connected to /data/run/{api}.sock");
-    log("lb", None).lines().filter(|text| text.contains(&line)).count()
+    let (machine, instance) = api.split_at(api.find("api").unwrap());
+    let line = format!("connected to /data/run/{instance}.sock");
+    log(&format!("{machine}lb"), None).lines().filter(|text| text.contains(&line)).count()
 }
 
 /// What a service has logged, or has since a moment.
@@ -61,14 +63,50 @@ pub fn log(service: &str, since: Option<&str>) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// Kills a service with SIGKILL by the engine, which takes it for a wish and leaves it down, and
-/// starts it again.
-pub fn kill_and_start(service: &str) {
-    let id = id(service);
-    docker(&["kill", &id]);
+/// Kills a service with SIGKILL by the engine, which takes it for a wish and leaves it down.
+pub fn kill(service: &str) {
+    docker(&["kill", &id(service)]);
     wait_for("the end of its process", || (pid(service) == 0).then_some(()));
-    docker(&["start", &id]);
+}
+
+/// Starts a service that is down.
+pub fn start(service: &str) {
+    docker(&["start", &id(service)]);
+}
+
+/// Kills a service as [`kill`] does, and starts it again.
+pub fn kill_and_start(service: &str) {
+    kill(service);
+    start(service);
     wait_until_well(service);
+}
+
+/// What a database answers, nothing while it does not: a line for each row, with `|` between columns.
+pub fn answer(database: &str, sql: &str) -> Option<String> {
+    let mut command = Command::new("docker");
+    command.args(["exec", &id(database), "psql", "--no-psqlrc", "--tuples-only", "--no-align"]);
+    command.args(["--username", "router", "--dbname", "payments", "--command", sql]);
+    let output = output(&mut command, COMMAND_PATIENCE).ok()?;
+    let text = String::from_utf8(output.stdout).unwrap();
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+/// Waits until a database answers this.
+pub fn wait_for_answer(database: &str, sql: &str, wanted: &str) {
+    let mut last = None;
+    wait_for(&format!("{database} to answer {sql} with {wanted}"), || {
+        let seen = answer(database, sql);
+        if seen != last {
+            eprintln!("{database}: {sql}: {seen:?}");
+            last.clone_from(&seen);
+        }
+        (seen.as_deref() == Some(wanted)).then_some(())
+    });
+}
+
+/// Makes a standby the database that takes writes, as the head of compose.cluster.yaml says.
+pub fn promote(database: &str) {
+    docker(&["exec", &id(database), "pg_ctl", "promote"]);
 }
 
 /// Kills a service's process with SIGKILL from outside, so that its restart policy brings it
