@@ -136,7 +136,8 @@ fn what_only_a_primary_has_that_was_started_again_is_not_believed() {
     standby.kill();
     post(one.port(), 10..11);
     wait_for("the claim to wait for the standby", || {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' \
+            AND query LIKE '%INSERT INTO ledger_claims%'";
         (primary.number(waiting) > 0).then_some(())
     });
     primary.kill();
