@@ -30,6 +30,7 @@ use live::{Live, payment};
 use postgres::Postgres;
 use prometheus::{Prometheus, alerts, dashboard_queries, is_there, promtool, rules, shipped};
 use rinha_test::faults::preload::{Control, Preload};
+use rinha_test::up::process::ProcessSpec;
 use support::{PATIENCE, wait_for};
 use tempfile::TempDir;
 
@@ -154,6 +155,14 @@ const FAULTS_OF_DISKS: [Fault; 4] = [
     },
 ];
 
+/// What can happen to the ledger that it shares.
+const FAULTS_OF_LEDGER: [Fault; 1] = [Fault {
+    alerts: &["RouterLedgerAway"],
+    cause: |scene| scene.postgres.as_ref().unwrap().borrow_mut().kill(),
+    keep: |_| (),
+    mend: |scene| scene.postgres.as_ref().unwrap().borrow_mut().start_again(),
+}];
+
 /// What processors can do to it.
 const FAULTS_OF_PAYMENTS: [Fault; 1] = [Fault {
     alerts: &["RouterPaymentsRefused"],
@@ -161,6 +170,15 @@ const FAULTS_OF_PAYMENTS: [Fault; 1] = [Fault {
     keep: |scene| scene.post(2),
     mend: |_| (),
 }];
+
+/// A store that shares the ledger at this address.
+fn sharing(url: String) -> impl Fn(&mut ProcessSpec) + 'static {
+    move |spec| {
+        if spec.name == "store" {
+            spec.arguments.extend(["--database".into(), url.clone().into()]);
+        }
+    }
+}
 
 impl Scene {
     /// A router that never waits for the cheaper processor, and takes 40 payments for each API.
@@ -200,6 +218,13 @@ impl Scene {
         Self { disks, postgres, volume, _folder: folder, ..scene }
     }
 
+    /// A router that shares a ledger.
+    fn sharing() -> Self {
+        let postgres = Postgres::start();
+        let scene = Self::changed(sharing(postgres.url()));
+        Self { postgres: Some(RefCell::new(postgres)), ..scene }
+    }
+
     /// A router whose processors refuse every payment.
     fn refused() -> Self {
         let ports = [refuse_all(), refuse_all()];
@@ -212,7 +237,7 @@ impl Scene {
         })
     }
 
-    fn changed(change: impl Fn(&mut rinha_test::up::process::ProcessSpec) + 'static) -> Self {
+    fn changed(change: impl Fn(&mut ProcessSpec) + 'static) -> Self {
         let (live, port) = Live::monitored_and_changed(change);
         wait_for("the monitor", || Connection::try_open(port).ok());
         Self {
@@ -405,7 +430,8 @@ fn every_alert_says_how_urgent_it_is_and_where_the_run_book_has_it() {
 
 #[test]
 fn every_alert_has_a_fault_that_causes_it_here() {
-    let faults = FAULTS.iter().chain(&FAULTS_OF_DISKS).chain(&FAULTS_OF_PAYMENTS);
+    let faults = FAULTS.iter().chain(&FAULTS_OF_DISKS).chain(&FAULTS_OF_LEDGER);
+    let faults = faults.chain(&FAULTS_OF_PAYMENTS);
     let caused = faults.flat_map(|fault| fault.alerts).chain(&RECORDED);
     let caused: Vec<_> = caused.map(ToString::to_string).collect();
     let once: BTreeSet<_> = caused.iter().cloned().collect();
@@ -478,7 +504,14 @@ fn none_fires_while_all_is_well_and_every_metric_that_is_named_exists() {
 
     let recorded: BTreeSet<_> = rules().into_iter().filter_map(|rule| rule.record).collect();
     let text = Connection::open(port).get("/metrics").body;
-    let told = Exposition::read(&text).names();
+    let mut told = Exposition::read(&text).names();
+    // A store has an archive or a ledger.
+    let (_sharing, port) = Live::monitored_and_changed(sharing(postgres.url()));
+    wait_for("the metrics of a ledger", || {
+        let text = Connection::try_open(port).ok()?.get("/metrics").body;
+        let names = Exposition::read(&text).names();
+        names.contains("router_ledger_behind_bytes").then(|| told.extend(names))
+    });
     let exprs = rules().into_iter().map(|rule| rule.expr);
     let exprs = exprs.chain(dashboard_queries().into_iter().map(|(_, expr)| expr));
     let named: BTreeSet<_> = exprs.flat_map(|expr| metrics_in(&expr)).collect();
@@ -503,6 +536,13 @@ fn faults_of_disks_and_archive_fire_their_alerts() {
         let can_fill = scene.volume.is_some();
         let possible = |fault: &&Fault| can_fill || fault.alerts != ["RouterDiskFilling"];
         scene.check_all(FAULTS_OF_DISKS.iter().filter(possible));
+    }
+}
+
+#[test]
+fn a_ledger_that_is_away_fires_its_alert() {
+    if is_there() {
+        Scene::sharing().check_all(&FAULTS_OF_LEDGER);
     }
 }
 

@@ -115,6 +115,30 @@ pub fn fill_space(page: &mut Page, space: Space) {
     );
 }
 
+/// Tells of the ledger that several machines share.
+pub fn fill_ledger(page: &mut Page, is_there: bool, written: &Progress) {
+    page.gauge(
+        "router_ledger_connected",
+        "Whether the shared ledger can be asked; no payment is sent while it cannot.",
+        is_there,
+    );
+    page.counter(
+        "router_ledger_payments",
+        "Settled payments that were written to the shared ledger.",
+        written.archived_payments(),
+    );
+    page.gauge(
+        "router_ledger_lag_seconds",
+        "Everything that was settled here so long ago is written to the shared ledger.",
+        written.lag(),
+    );
+    page.gauges(
+        "router_ledger_behind_bytes",
+        "Bytes of journals that are not written to it, as of the last look; absent before the first one.",
+        written.behind_bytes().map(|bytes| (Labels::new(), bytes)),
+    );
+}
+
 /// Tells of the archive.
 pub fn fill_archive(page: &mut Page, archive: &Progress) {
     page.counter(

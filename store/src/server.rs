@@ -24,7 +24,7 @@ use crate::archive::Progress;
 use crate::archive::error::ArchiveError;
 use crate::books::{Books, BooksError};
 use crate::desk::{ConnectionNumber, Desk, Reply};
-use crate::metrics::{StoreMetrics, fill_archive, fill_space};
+use crate::metrics::{StoreMetrics, fill_archive, fill_ledger, fill_space};
 use crate::shared::{self, SharedError, SharedLedger};
 
 /// How long after a question the journals are read again, so that the next one finds little to do. The
@@ -128,6 +128,9 @@ pub async fn serve(
             }
             if let Some(archive) = &archive {
                 fill_archive(page, archive);
+            }
+            if let Some(ledger) = &shared.ledger {
+                fill_ledger(page, ledger.is_there().is_ok(), ledger.progress());
             }
             // Who asks for nothing else sees how far behind a store is that keeps up.
             shared.asked.notify_one();

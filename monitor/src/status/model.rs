@@ -40,7 +40,9 @@ pub struct Status {
     /// The store, if it answers.
     pub store: Option<StoreStatus>,
     /// The archive, if the store answers and has one.
-    pub archive: Option<ArchiveStatus>,
+    pub archive: Option<DatabaseStatus>,
+    /// The ledger that several machines share, if the store answers and uses one.
+    pub ledger: Option<DatabaseStatus>,
     /// All daemons that are known.
     pub daemons: Vec<DaemonStatus>,
     /// Connections of clients, over all APIs that answer.
@@ -121,17 +123,17 @@ pub struct StoreStatus {
     pub unapplied_payments: u64,
 }
 
-/// The archive.
+/// A database that gets what was settled: the archive, or the ledger that several machines share.
 #[derive(Serialize, Clone, PartialEq, Debug)]
 #[serde(rename_all = "camelCase")]
-pub struct ArchiveStatus {
-    /// Whether its database took what was given to it last.
+pub struct DatabaseStatus {
+    /// Whether it can be written to: an archive took what was given to it last, a ledger can be asked.
     pub connected: bool,
-    /// Payments that were archived since the store was started.
+    /// Payments that were written to it since the store was started.
     pub payments: u64,
-    /// Everything that was settled so long ago is archived.
+    /// Everything that was settled so long ago is there.
     pub lag_s: f64,
-    /// Bytes of journals that are not archived; not known before the first connection.
+    /// Bytes of journals that are not written to it; not known before the first connection.
     pub behind_bytes: Option<u64>,
 }
 
@@ -193,7 +195,8 @@ impl Status {
                 .map(|processor| ProcessorStatus::of(facts, &processor.to_string()))
                 .collect(),
             store: StoreStatus::of(facts, &names),
-            archive: ArchiveStatus::of(facts),
+            archive: DatabaseStatus::of(facts, "archive"),
+            ledger: DatabaseStatus::of(facts, "ledger"),
             daemons,
             connections: is_known.then(|| facts.sum("router_connections", &[])),
             rates: None,
@@ -281,15 +284,17 @@ impl StoreStatus {
     }
 }
 
-impl ArchiveStatus {
-    fn of(facts: Facts<'_>) -> Option<Self> {
-        let lag_s = facts.max("router_archive_lag_seconds", &[])?;
-        let behind_bytes = facts.max("router_archive_behind_bytes", &[]).is_some();
+impl DatabaseStatus {
+    fn of(facts: Facts<'_>, which: &str) -> Option<Self> {
+        let name = |what: &str| format!("router_{which}_{what}");
+        let behind = name("behind_bytes");
+        let lag_s = facts.max(&name("lag_seconds"), &[])?;
+        let is_told = facts.max(&behind, &[]).is_some();
         Some(Self {
-            connected: facts.sum("router_archive_connected", &[]) > 0,
-            payments: facts.sum("router_archive_payments", &[]),
+            connected: facts.sum(&name("connected"), &[]) > 0,
+            payments: facts.sum(&name("payments"), &[]),
             lag_s,
-            behind_bytes: behind_bytes.then(|| facts.sum("router_archive_behind_bytes", &[])),
+            behind_bytes: is_told.then(|| facts.sum(&behind, &[])),
         })
     }
 }

@@ -89,17 +89,26 @@ fn store(behind: &str) -> Reading {
 }
 
 pub fn archiving_store(connected: &str, lag: &str) -> Reading {
+    store_with("archive", connected, lag)
+}
+
+pub fn sharing_store(connected: &str, lag: &str) -> Reading {
+    store_with("ledger", connected, lag)
+}
+
+fn store_with(database: &str, connected: &str, lag: &str) -> Reading {
     let mut store = store("0");
-    let archive = reading(
+    let name = |what: &str| format!("router_{database}_{what}");
+    let told = reading(
         "store",
         &[
-            ("router_archive_connected", "gauge", &[("", connected)]),
-            ("router_archive_payments", "counter", &[("", "1204")]),
-            ("router_archive_lag_seconds", "gauge", &[("", lag)]),
-            ("router_archive_behind_bytes", "gauge", &[("", "96")]),
+            (name("connected").as_str(), "gauge", &[("", connected)]),
+            (name("payments").as_str(), "counter", &[("", "1204")]),
+            (name("lag_seconds").as_str(), "gauge", &[("", lag)]),
+            (name("behind_bytes").as_str(), "gauge", &[("", "96")]),
         ],
     );
-    store.families.as_mut().unwrap().extend(archive.families.unwrap());
+    store.families.as_mut().unwrap().extend(told.families.unwrap());
     store
 }
 
@@ -110,7 +119,7 @@ fn an_archive_is_told_where_there_is_one() {
     let status = Status::of(&[api(), archiving_store("1", "0.25")]);
     assert_eq!((status.health, status.problems), (Health::Well, vec![]));
     let archive =
-        ArchiveStatus { connected: true, payments: 1204, lag_s: 0.25, behind_bytes: Some(96) };
+        DatabaseStatus { connected: true, payments: 1204, lag_s: 0.25, behind_bytes: Some(96) };
     assert_eq!(status.archive, Some(archive));
 }
 
@@ -158,6 +167,8 @@ fn each_problem_makes_it_degraded_and_is_told() {
         (store("100001"), "the store is 100001 records behind"),
         (archiving_store("0", "2.5"), "nothing is archived"),
         (archiving_store("1", "300.7"), "the archive is 301 s behind"),
+        (sharing_store("0", "2.5"), "no payment is sent: the shared ledger cannot be asked"),
+        (sharing_store("1", "300.7"), "the shared ledger is 301 s behind"),
     ] {
         let mut readings = vec![well(), more];
         if readings[1].daemon != STORE {

@@ -1,7 +1,7 @@
 //! What is not well with a router, in a sentence each.
 
 use super::facts::Facts;
-use super::model::{ArchiveStatus, CLOSED, ProcessorStatus, STORE, Status, UNKNOWN};
+use super::model::{CLOSED, DatabaseStatus, ProcessorStatus, STORE, Status, UNKNOWN};
 use crate::text::Sample;
 
 /// Payments that wait for longer make the router degraded, in seconds. It is what a payment may
@@ -11,7 +11,7 @@ pub const BACKLOG_AGE_MAX_S: f64 = 30.0;
 /// A store that is further behind the journals makes the router degraded, in records.
 pub const BEHIND_RECORDS_MAX: u64 = 100_000;
 
-/// An archive that is further behind the journals makes the router degraded, in seconds.
+/// An archive or a shared ledger that is further behind the journals makes the router degraded, in seconds.
 pub const ARCHIVE_LAG_MAX_S: f64 = 300.0;
 
 fn number(sample: &Sample) -> Option<u64> {
@@ -74,11 +74,20 @@ impl Status {
             problems.push(format!("the store is {records} records behind the journals"));
         }
         match &self.archive {
-            Some(ArchiveStatus { connected: false, .. }) => problems.push(
+            Some(DatabaseStatus { connected: false, .. }) => problems.push(
                 "nothing is archived: the database is away, or the archive has ended".to_owned(),
             ),
-            Some(ArchiveStatus { lag_s, .. }) if *lag_s > ARCHIVE_LAG_MAX_S => {
+            Some(DatabaseStatus { lag_s, .. }) if *lag_s > ARCHIVE_LAG_MAX_S => {
                 problems.push(format!("the archive is {lag_s:.0} s behind the journals"));
+            }
+            _ => {}
+        }
+        match &self.ledger {
+            Some(DatabaseStatus { connected: false, .. }) => {
+                problems.push("no payment is sent: the shared ledger cannot be asked".to_owned());
+            }
+            Some(DatabaseStatus { lag_s, .. }) if *lag_s > ARCHIVE_LAG_MAX_S => {
+                problems.push(format!("the shared ledger is {lag_s:.0} s behind the journals"));
             }
             _ => {}
         }

@@ -47,6 +47,14 @@ fn write(text: &mut String, status: &Status, data: &Path) -> std::fmt::Result {
             archive.lag_s
         )?;
     }
+    if let Some(ledger) = &status.ledger {
+        writeln!(
+            text,
+            "ledger     {} payments written to it, {:.1} s behind the journals",
+            grouped(ledger.payments),
+            ledger.lag_s
+        )?;
+    }
     writeln!(text)?;
     table(text, &daemons(status))
 }
@@ -170,7 +178,7 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::tests::{ALL_CLOSED, api, archiving_store, silent};
+    use super::super::model::tests::{ALL_CLOSED, api, archiving_store, sharing_store, silent};
     use super::*;
 
     #[test]
@@ -220,6 +228,13 @@ store    down         -       -
         let text = screen(&Status::of(&[archiving_store("1", "0.25")]), Path::new("data"));
         let line =
             "to the database\narchive    1,204 payments archived, 0.2 s behind the journals\n\n";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_shared_ledger_has_a_line_below_the_store() {
+        let text = screen(&Status::of(&[sharing_store("1", "0.25")]), Path::new("data"));
+        let line = "to the database\nledger     1,204 payments written to it, 0.2 s behind the journals\n\n";
         assert!(text.contains(line), "{text}");
     }
 

@@ -57,10 +57,12 @@ impl Archive {
         url: &DatabaseUrl,
         ca: Option<&Path>,
     ) -> Result<Self, ArchiveError> {
-        Self::follow(volume, boot_id, Connecting::new(url, ca)?, Target::Archive)
+        let connecting = Connecting::new(url, ca)?;
+        Self::follow(volume, boot_id, connecting, Target::Archive, Arc::default())
     }
 
-    /// Begins to write what is settled on a volume whose store's lock this process holds to these tables.
+    /// Begins to write what is settled on a volume whose store's lock this process holds to these tables, and
+    /// to tell how far it is.
     ///
     /// # Errors
     /// The operating system refuses a thread.
@@ -69,10 +71,10 @@ impl Archive {
         boot_id: [u8; 16],
         connecting: Connecting,
         target: Target,
+        progress: Arc<Progress>,
     ) -> Result<Self, ArchiveError> {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = oneshot::channel();
-        let progress = Arc::new(Progress::default());
         let ending = Arc::clone(&progress);
         let (place, runtime_place) = (volume.store(), volume.store());
         let follower =

@@ -21,6 +21,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::journal::{PaymentRecord, Position};
@@ -33,12 +34,12 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::archive::Archive;
 use crate::archive::connection::{Connecting, STEP_PATIENCE, within};
 use crate::archive::error::ArchiveError;
 use crate::archive::follow::{Pauses, Target};
 use crate::archive::identity;
 use crate::archive::url::DatabaseUrl;
+use crate::archive::{Archive, Progress};
 use claiming::{Claimed, Gone, Session};
 
 /// How long the database may take to decide. It has a limit of its own that is longer.
@@ -222,6 +223,8 @@ pub struct SharedLedger {
     tried: Notify,
     /// What writes to the ledger, once it was reached.
     follower: RefCell<Option<Archive>>,
+    /// How far that is.
+    progress: Arc<Progress>,
 }
 
 impl SharedLedger {
@@ -246,6 +249,7 @@ impl SharedLedger {
             lost: Notify::new(),
             tried: Notify::new(),
             follower: RefCell::new(None),
+            progress: Arc::default(),
         })
     }
 
@@ -315,7 +319,13 @@ impl SharedLedger {
                 .map_err(|_| SharedError::Away("it does not take the volume in".to_owned()))??;
             let target = Target::Ledger { holder: self.holder };
             let connecting = self.connecting.clone();
-            let follower = Archive::follow(self.volume.clone(), self.boot_id, connecting, target)?;
+            let follower = Archive::follow(
+                self.volume.clone(),
+                self.boot_id,
+                connecting,
+                target,
+                Arc::clone(&self.progress),
+            )?;
             *self.follower.borrow_mut() = Some(follower);
         }
         let session = within("prepare statements", STEP_PATIENCE, Session::new(connection)).await?;
@@ -342,8 +352,7 @@ impl SharedLedger {
     async fn wait_until_lost(&self) {
         let session = self.session.borrow().clone();
         while session.as_ref().is_ok_and(|session| !session.is_closed()) {
-            let follower = self.follower.borrow().as_ref().map(Archive::progress);
-            if follower.is_some_and(|progress| progress.is_over()) {
+            if self.progress.is_over() {
                 *self.session.borrow_mut() = Err(SharedError::NotFollowed.to_string());
                 *self.over.borrow_mut() = Some(SharedError::NotFollowed);
                 return;
@@ -364,6 +373,12 @@ impl SharedLedger {
     /// It is away.
     pub fn is_there(&self) -> Result<(), SharedError> {
         self.session().map(drop)
+    }
+
+    /// How far what was settled here is written to it.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     fn session(&self) -> Result<Rc<Session>, SharedError> {
