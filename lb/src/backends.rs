@@ -112,7 +112,10 @@ impl Backends {
                 return Ok(());
             }
         }
-        let any_alive = self.all.iter().any(Backend::is_alive);
+        // One that has not said yet how many it takes is not full.
+        let is_full =
+            |backend: &Backend| backend.is_alive() && backend.standing.get().connections_max > 0;
+        let any_alive = self.all.iter().any(is_full);
         Err(if any_alive { NobodyTakes::AllFull } else { NobodyTakes::NoneAlive })
     }
 

@@ -163,7 +163,7 @@ fn command_and_variables<S: Settings>() -> (clap::Command, BTreeSet<String>) {
 /// makes of a variable that is not set. A setting with a default is none of these, so that an empty
 /// folder, for example, is an error and not another folder.
 fn is_left_empty(argument: &clap::Arg, variable: &str) -> bool {
-    let may_be_left_out = matches!(argument.get_action(), ArgAction::Set)
+    let may_be_left_out = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append)
         && !argument.is_required_set()
         && argument.get_default_values().is_empty();
     may_be_left_out && std::env::var_os(variable).is_some_and(|value| value.is_empty())

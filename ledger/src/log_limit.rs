@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tracing::callsite::Identifier;
@@ -228,6 +228,19 @@ impl<F> Limited<F> {
         Self { format, look, limiter: Mutex::new(Limiter::new()), clock: Monotonic::start() }
     }
 
+    /// The counts; none where this thread panics while it has them, as over the text of a line.
+    fn limiter(&self) -> Option<MutexGuard<'_, Limiter<Identifier>>> {
+        // A panic while they were held leaves at worst a count that is off by one.
+        if !std::thread::panicking() {
+            return Some(self.limiter.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        match self.limiter.try_lock() {
+            Ok(limiter) => Some(limiter),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// What becomes of a line, and what is to be told before it.
     fn judge(&self, event: &Event<'_>) -> (Verdict, Vec<LeftOut>) {
         let metadata = event.metadata();
@@ -235,8 +248,7 @@ impl<F> Limited<F> {
             return (Verdict::Write, Vec::new());
         }
         let now = self.clock.elapsed();
-        // A panic while it was held leaves at worst a count that is off by one.
-        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut limiter) = self.limiter() else { return (Verdict::Write, Vec::new()) };
         if metadata.target() == END {
             return (Verdict::LeaveOut, limiter.take(now, true));
         }

@@ -229,6 +229,17 @@ fn two_machines_pay_each_payment_once_also_when_the_database_fails_over() {
     docker::wait_for("the old primary to refuse", || {
         service::log("db1", None).contains("db2 takes writes in place of this one").then_some(())
     });
+    // Where it does not reach the other one it cannot know, and the right one starts beside it all the same.
+    let ready = "database system is ready to accept connections";
+    let starts = service::log("db1", None).matches(ready).count();
+    service::kill("db2");
+    docker::wait_for("the old primary to start alone", || {
+        (service::log("db1", None).matches(ready).count() > starts).then_some(())
+    });
+    service::start("db2");
+    docker::wait_for("the right primary to say so", || {
+        service::log("db2", None).contains("db1 was replaced by this one").then_some(())
+    });
     containers.make_anew("db1", "db1");
     service::wait_for_answer("db2", REPLICATION, "db1|sync");
     let last = containers.load_both(4, flood(100));

@@ -210,13 +210,16 @@ fn compare(browser: &mut Browser, live: &Live, port: u16) {
     }
 }
 
+/// Metrics that others have just asked for are told again, for a quarter of a second.
+const METRICS_AGE_MAX_MS: i64 = 1_000;
+
 /// The moment before which all payments were accepted that are closed by now. A span that ended before it
 /// does not change any more: nothing is sent before it is accepted.
 fn closed_before(port: u16) -> TimestampMs {
     let asked_at = now();
     let age_ms = 1000.0 * metrics(port).most("router_backlog_oldest_age_seconds");
     #[allow(clippy::cast_possible_truncation)] // Of some seconds.
-    TimestampMs::clamped(asked_at.get() - age_ms.ceil() as i64 - 1)
+    TimestampMs::clamped(asked_at.get() - age_ms.ceil() as i64 - METRICS_AGE_MAX_MS)
 }
 
 /// Compares a span of time that has ended while payments come in, with what an API answers to the very
@@ -353,8 +356,19 @@ fn growing(port: u16) -> [u64; GROWING.len()] {
     })
 }
 
+/// The client of a contest, which does not outlive a test that failed.
+struct Contest(Child);
+
+impl Drop for Contest {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Compares the page with the metrics until a contest is over, and gives how often.
-fn compare_during(browser: &mut Browser, live: &Live, port: u16, contest: &mut Child) -> u32 {
+fn compare_during(browser: &mut Browser, live: &Live, port: u16, contest: &mut Contest) -> u32 {
     let of = |figures: &BTreeMap<String, String>, name: &str| -> Option<u64> {
         figures.get(name).map(|value| value.parse().unwrap())
     };
@@ -362,7 +376,7 @@ fn compare_during(browser: &mut Browser, live: &Live, port: u16, contest: &mut C
     // The page is never more than two looks behind: what is later than a second look is not earlier
     // than the first.
     let (mut before, mut between) = (growing(port), growing(port));
-    while contest.try_wait().unwrap().is_none() {
+    while contest.0.try_wait().unwrap().is_none() {
         let figures = browser.figures();
         if of(&figures, GROWING[0].0).is_none_or(|accepted| accepted <= between[0]) {
             std::thread::sleep(Duration::from_millis(50));
@@ -394,15 +408,16 @@ fn the_page_shows_a_contest_as_metrics_and_summary_tell_it() {
     let reports = tempfile::tempdir().unwrap();
     let router = format!("http://127.0.0.1:{}", live.port());
     let [default, fallback] = Processor::ALL.map(|processor| live.processor_url(processor));
-    let mut contest = Command::new(launcher())
+    let contest = Command::new(launcher())
         .args(["run", "contest", "--time-scale", "0.2", "--against", &router])
         .args(["--default-url", &default, "--fallback-url", &fallback, "--out"])
         .arg(reports.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    let mut contest = Contest(contest);
     let compared = compare_during(&mut browser, &live, port, &mut contest);
-    assert!(contest.wait().unwrap().success());
+    assert!(contest.0.wait().unwrap().success());
     assert!(compared > 1, "the page was compared {compared} times");
     wait_for("the end of the backlog", || {
         (metrics(port).sum("router_backlog_payments", &[]) == 0).then_some(())

@@ -43,6 +43,9 @@ const INDEXING_MAX: usize = 1;
 /// was posted again long after.
 const TRACES_MAX: usize = 64;
 
+/// The cut of a journal that is away: more than it ever has.
+const AWAY: Position = Position { segment: i32::MAX.cast_unsigned(), index: 0 };
+
 /// The file with the key of the index's fingerprints.
 const HASH_KEY_FILE: &str = "key";
 const INDEX_FOLDER: &str = "index";
@@ -67,7 +70,8 @@ pub enum BooksError {
     /// true of it.
     #[error(
         "{} is not the journal that api-{instance} had: {what}. Going on with it could pay a payment twice. Put \
-         back the journal that was there, or start that API with a number that no API here ever had",
+         back the journal that was there. If that is lost, docs/operations.md says what to do (a journal is \
+         damaged, step 4)",
         path.display()
     )]
     OtherJournal {
@@ -335,11 +339,17 @@ impl Books {
         let cut = self.decisions.cut(instance);
         let segments = list_segments(&disk)?;
         if has_records(&disk)? {
-            self.check_mark(instance, &disk)?;
+            check_mark(self.decisions.journal(instance), &self.volume, instance, &disk)?;
         }
         let oldest = segments.first().copied().unwrap_or(cut.segment);
         // Only what a purge made void may be gone.
-        if oldest > cut.segment {
+        if oldest > cut.segment && !self.decisions.knows(instance) {
+            tracing::warn!(
+                "the journal of {} begins at segment {oldest}, and the claim log does not say why: what was \
+                 before it is not known",
+                instance_name(instance)
+            );
+        } else if oldest > cut.segment {
             let file = disk.describe(&segment_file_name(cut.segment));
             return Err(JournalError::Missing { file }.into());
         }
@@ -482,7 +492,11 @@ impl Books {
         })?;
         if let Some(header) = state.reader.header() {
             let mark = JournalMark { segment: header.number, header_checksum: header.checksum() };
-            decisions.set_journal(instance, mark);
+            // Only where the one before is there can this be the same journal.
+            if decisions.journal(instance) != Some(mark) {
+                check_mark(decisions.journal(instance), &self.volume, instance, &state.disk)?;
+                decisions.set_journal(instance, mark);
+            }
         }
         self.read_count += count as u64;
         Ok(Progress { count, written_at })
@@ -590,6 +604,8 @@ impl Books {
     /// Its journal cannot be read.
     pub fn greet(&mut self, instance: u16) -> Result<PurgeNotice, BooksError> {
         self.add_instance(instance)?;
+        // Before anything is read of it, and after: it grows.
+        self.check_journal(instance)?;
         self.read_instance(instance)?;
         self.check_journal(instance)?;
         self.decisions.greet(instance);
@@ -751,11 +767,17 @@ impl Books {
     /// # Errors
     /// The purge is written down, and what follows from it could not be done. A new start does it.
     pub fn purge(&mut self) -> Result<Result<(), ClaimsError>, BooksError> {
+        for instance in self.volume.instances().map_err(failed("read", &self.volume.journals()))? {
+            self.add_instance(instance)?;
+        }
         self.read_all()?;
+        // All of a journal that is away is void as well, and stays so if it is put back.
+        let is_away = |instance: &u16| !self.instances.contains_key(instance);
         let cuts: BTreeMap<u16, Position> = self
             .instances
             .iter()
             .map(|(instance, state)| (*instance, state.reader.position()))
+            .chain(self.decisions.known().filter(is_away).map(|instance| (instance, AWAY)))
             .collect();
         let mut survivors = HashMap::new();
         for (instance, state) in &self.instances {
@@ -816,7 +838,7 @@ impl Books {
     /// Checks that an instance's journal, under its name, has everything that was read and decided of it.
     fn check_journal(&self, instance: u16) -> Result<(), BooksError> {
         let Some(state) = self.instances.get(&instance) else { return Ok(()) };
-        self.check_mark(instance, &state.disk)?;
+        check_mark(self.decisions.journal(instance), &self.volume, instance, &state.disk)?;
         let known = state.reader.position().max(self.decisions.decided(instance));
         let end = journal_end(&state.disk)?;
         if known <= end {
@@ -824,31 +846,8 @@ impl Books {
         }
         let [known, end] = [known, end]
             .map(|place| format!("record {} of segment {}", place.index, place.segment));
-        Err(self.other_journal(
-            instance,
-            format!("it ends before {end}, and that one had all before {known}"),
-        ))
-    }
-
-    /// Checks that the segment that was noted of an instance's journal is the one that it has now.
-    fn check_mark(&self, instance: u16, disk: &FolderDisk) -> Result<(), BooksError> {
-        let Some(mark) = self.decisions.journal(instance) else { return Ok(()) };
-        let is_another = match read_segment_header(disk, mark.segment)? {
-            Some(header) => header.checksum() != mark.header_checksum,
-            // Purges remove the oldest ones.
-            None => list_segments(disk)?.last().is_none_or(|last| *last <= mark.segment),
-        };
-        if !is_another {
-            return Ok(());
-        }
-        Err(self.other_journal(
-            instance,
-            format!("segment {} is not the one that it had", mark.segment),
-        ))
-    }
-
-    fn other_journal(&self, instance: u16, what: String) -> BooksError {
-        BooksError::OtherJournal { instance, path: self.volume.journal(instance), what }
+        let what = format!("it ends before {end}, and that one had all before {known}");
+        Err(BooksError::OtherJournal { instance, path: self.volume.journal(instance), what })
     }
 
     /// Hands segments that are read and decided upon to the indexer, and takes those that it has
@@ -943,6 +942,26 @@ fn in_flight(
 /// names a later record than it does now.
 fn sync_before(disk: &FolderDisk, place: Position) -> io::Result<()> {
     sync_segments(disk, place.segment.saturating_sub(1), place.segment)
+}
+
+/// Checks that the segment that was noted of an instance's journal is the one that it has now.
+fn check_mark(
+    mark: Option<JournalMark>,
+    volume: &Volume,
+    instance: u16,
+    disk: &FolderDisk,
+) -> Result<(), BooksError> {
+    let Some(mark) = mark else { return Ok(()) };
+    let is_another = match read_segment_header(disk, mark.segment)? {
+        Some(header) => header.checksum() != mark.header_checksum,
+        // Purges remove the oldest ones.
+        None => list_segments(disk)?.last().is_none_or(|last| *last <= mark.segment),
+    };
+    if !is_another {
+        return Ok(());
+    }
+    let what = format!("segment {} is not the one that it had", mark.segment);
+    Err(BooksError::OtherJournal { instance, path: volume.journal(instance), what })
 }
 
 /// The place behind a journal's last whole record, by the size of its newest file.

@@ -141,6 +141,17 @@ impl<D: Disk> Decisions<D> {
         self.instances.get(&instance)?.journal
     }
 
+    /// The instances of which something is known.
+    pub fn known(&self) -> impl Iterator<Item = u16> {
+        self.instances.keys().copied()
+    }
+
+    /// Whether anything is known of an instance.
+    #[must_use]
+    pub fn knows(&self, instance: u16) -> bool {
+        self.instances.contains_key(&instance)
+    }
+
     /// The end of what is decided in an instance's journal.
     #[must_use]
     pub fn decided(&self, instance: u16) -> Position {

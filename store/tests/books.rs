@@ -486,6 +486,57 @@ fn another_journal_in_the_place_of_one_that_was_decided_upon_is_refused() {
     }
 }
 
+/// Whoever reads it first, and however long it has become by then.
+#[test]
+fn a_journal_that_was_empty_when_the_store_began_is_not_taken_for_the_one_before() {
+    for (accepted, asks) in [(1, true), (1, false), (500, true), (500, false)] {
+        let mut site = Site::new();
+        let mut books = site.books();
+        site.settle(1, 1, Processor::Default);
+        site.settle(2, 7, Processor::Default);
+        site.claim(&mut books, 1);
+        site.claim(&mut books, 2);
+        drop(books);
+        drop(site.journals.remove(&1));
+        fs::rename(site.volume().journal(1), site.folder.path().join("aside")).unwrap();
+        site.moment = at(1);
+        site.start(1);
+        let mut books = site.books();
+        for number in 0..accepted {
+            site.write(1, number, Event::Accepted);
+        }
+        if asks {
+            assert!(books.sum(RangeMs::ALL).map(drop).unwrap_err().is_damage(), "{accepted}");
+        }
+        assert!(books.greet(1).map(drop).unwrap_err().is_damage(), "{accepted} {asks}");
+    }
+}
+
+/// What was purged does not count again when it is put back.
+#[test]
+fn a_purge_empties_a_journal_that_is_away_too() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    site.settle_many(1..20);
+    site.write(1, 500, Event::Accepted);
+    site.claim(&mut books, 1);
+    site.claim(&mut books, 2);
+    drop(books);
+    drop(site.journals.remove(&1));
+    let (journal, aside) = (site.volume().journal(1), site.folder.path().join("aside"));
+    fs::rename(&journal, &aside).unwrap();
+    let mut books = site.books();
+    books.purge().unwrap().unwrap();
+    drop(books);
+    fs::rename(&aside, &journal).unwrap();
+    let opened = Books::open(&site.volume(), CACHE_BYTES, site.boot_id);
+    assert!(opened.map(drop).unwrap_err().is_damage());
+    site.boot_id = [2; 16];
+    let mut books = site.books();
+    assert_eq!(books.sum(RangeMs::ALL).unwrap(), [Totals::default(); 2]);
+    assert!(books.greet(1).map(drop).unwrap_err().is_damage());
+}
+
 /// An older copy of a journal has the same heads, and lacks what was decided since.
 #[test]
 fn a_journal_that_was_set_back_is_refused() {

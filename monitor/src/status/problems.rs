@@ -42,7 +42,9 @@ impl Status {
         for (api, limit) in facts.samples("router_backlog_limit_payments", &[]) {
             let is_at = |(daemon, backlog): (&str, &Sample)| {
                 daemon == api
-                    && number(backlog).is_some_and(|backlog| Some(backlog) >= number(limit))
+                    && number(limit).is_some_and(|limit| {
+                        number(backlog).is_some_and(|backlog| backlog >= limit)
+                    })
             };
             if facts.samples("router_backlog_payments", &[]).any(is_at) {
                 problems.push(format!("{api} takes no payments: its backlog is at --backlog-max"));

@@ -34,7 +34,7 @@ impl System {
     }
 
     /// What else it is told. What is not wanted is empty, whatever the user has in a file `.env`.
-    pub fn variables(self) -> [(&'static str, String); 2] {
+    pub fn variables(self) -> [(&'static str, String); 3] {
         let (password, archive) = match self {
             Self::Alone => ("", String::new()),
             Self::Archiving => {
@@ -42,7 +42,12 @@ impl System {
             }
             Self::Cluster => (PASSWORD, String::new()),
         };
-        [("POSTGRES_PASSWORD", password.to_owned()), ("STORE_ARCHIVE", archive)]
+        let is_new = self == Self::Cluster;
+        [
+            ("POSTGRES_PASSWORD", password.to_owned()),
+            ("STORE_ARCHIVE", archive),
+            ("LEDGER_NEW", is_new.to_string()),
+        ]
     }
 
     /// Whether PostgreSQL is part of it.

@@ -371,7 +371,12 @@ impl Follower {
     }
 
     fn purged(&self) -> Result<Purged, ArchiveError> {
-        Ok(read_purged(&store_disk(&self.volume)?)?)
+        let mut purged = read_purged(&store_disk(&self.volume)?)?;
+        // A journal that is away has no place.
+        let there =
+            self.volume.instances().map_err(ArchiveError::io("read", self.volume.journals()))?;
+        purged.cuts.retain(|instance, _| there.contains(instance));
+        Ok(purged)
     }
 
     /// Waits, and tells whether it was told to stop meanwhile.
