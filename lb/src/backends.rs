@@ -27,13 +27,6 @@ struct Backend {
     handed_over: Counter,
 }
 
-impl Backend {
-    /// Its name, after that of its socket.
-    fn name(&self) -> String {
-        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-    }
-}
-
 /// What is told of an API process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BackendView {
@@ -113,10 +106,11 @@ impl Backends {
             }
         }
         // One that has not said yet how many it takes is not full.
-        let is_full =
-            |backend: &Backend| backend.is_alive() && backend.standing.get().connections_max > 0;
-        let any_alive = self.all.iter().any(is_full);
-        Err(if any_alive { NobodyTakes::AllFull } else { NobodyTakes::NoneAlive })
+        let any_takes_some = self
+            .all
+            .iter()
+            .any(|backend| backend.is_alive() && backend.standing.get().connections_max > 0);
+        Err(if any_takes_some { NobodyTakes::AllFull } else { NobodyTakes::NoneAlive })
     }
 
     /// Keeps the line to one API open, for ever.
@@ -155,6 +149,11 @@ impl Backends {
 }
 
 impl Backend {
+    /// Its name, after that of its socket.
+    fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Whether it is connected and not ending.
     fn is_alive(&self) -> bool {
         self.link.borrow().is_some() && !self.standing.get().draining

@@ -180,7 +180,7 @@ pub async fn close_with(mut stream: TcpStream, last_bytes: &[u8]) {
 mod tests {
     use std::io::Read;
     use std::os::unix::process::CommandExt;
-    use std::process::Stdio;
+    use std::process::{Child, Stdio};
 
     use super::*;
 
@@ -203,6 +203,23 @@ mod tests {
         assert!(!is_trusted(other, own) && !is_trusted(own, root));
     }
 
+    /// A process of a user that does this with the socket `s`, whose path is its argument.
+    fn python_of(user: u32, does: &str, path: &Path) -> Option<Child> {
+        let script = format!("import socket, sys; s = socket.socket(socket.AF_UNIX); {does}");
+        let child = std::process::Command::new("python3")
+            .args(["-c", &script])
+            .arg(path)
+            .uid(user)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        if child.is_err() {
+            eprintln!("not checked: there is no python3 to run as another user");
+        }
+        child.ok()
+    }
+
     /// A process of another user connects to this one's socket, as far as the file's mode lets it.
     #[test]
     fn a_process_of_another_user_is_refused() {
@@ -219,18 +236,8 @@ mod tests {
                 std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
             }
             for (user, is_refused) in [(65_534, true), (0, false)] {
-                let connect = "import socket, sys; s = socket.socket(socket.AF_UNIX); \
-                               s.connect(sys.argv[1]); s.recv(1)";
-                let child = std::process::Command::new("python3")
-                    .args(["-c", connect])
-                    .arg(&path)
-                    .uid(user)
-                    .current_dir("/")
-                    .spawn();
-                let Ok(mut child) = child else {
-                    eprintln!("not checked: there is no python3 to run as another user");
-                    return;
-                };
+                let connect = "s.connect(sys.argv[1]); s.recv(1)";
+                let Some(mut child) = python_of(user, connect, &path) else { return };
                 let stream = listener.accept().await.unwrap();
                 assert_eq!(check_peer(stream.as_fd()).is_err(), is_refused, "user {user}");
                 drop(stream);
@@ -251,20 +258,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("store.sock");
             std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
-            let serve = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); \
-                         s.listen(); print(flush=True); sys.stdin.read()";
-            let child = std::process::Command::new("python3")
-                .args(["-c", serve])
-                .arg(&path)
-                .uid(65_534)
-                .current_dir("/")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn();
-            let Ok(mut child) = child else {
-                eprintln!("not checked: there is no python3 to run as another user");
-                return;
-            };
+            let serve = "s.bind(sys.argv[1]); s.listen(); print(flush=True); sys.stdin.read()";
+            let Some(mut child) = python_of(65_534, serve, &path) else { return };
             let mut ready = [0; 1];
             child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
             for (owner, is_refused) in [(65_534, false), (65_533, true), (0, true)] {

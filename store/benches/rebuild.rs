@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
 
+#[path = "../tests/journals/claimed.rs"]
+mod claimed;
 #[path = "../tests/journals/mod.rs"]
 mod journals;
 mod memory;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ledger::clock::Monotonic;
-use ledger::journal::{Position, SEGMENT_BYTES_DEFAULT};
+use ledger::journal::SEGMENT_BYTES_DEFAULT;
 use ledger::protocol::{FrameBuffer, Request, Response};
 use ledger::volume::Volume;
 use ledger::{RangeMs, Totals};
@@ -71,19 +73,8 @@ fn main() {
 
 /// Claims everything, as the instances have done before they sent it.
 fn claim_all(volume: &Volume, boot_id: [u8; 16]) {
-    let (mut books, opened) = Books::open(volume, CACHE_MIB_DEFAULT << 20, boot_id).unwrap();
-    let instances = u16::try_from(opened.instances_count).unwrap();
-    for instance in 1..=instances {
-        let all = Position { segment: u32::MAX, index: 0 };
-        let mut through = Position::START;
-        loop {
-            let decided = books.claim(instance, all).unwrap().unwrap().through;
-            if decided == through {
-                break;
-            }
-            through = decided;
-        }
-    }
+    let (mut books, _) = Books::open(volume, CACHE_MIB_DEFAULT << 20, boot_id).unwrap();
+    claimed::claim_all(&mut books);
 }
 
 /// Starts a store, waits for its first answer, and ends it.

@@ -3,13 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "journals/claimed.rs"]
+mod claimed;
 mod journals;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use ledger::daemon::expecting_panics;
-use ledger::journal::Position;
 use ledger::volume::Volume;
 use ledger::{RangeMs, Totals};
 use store::books::{Books, BooksError};
@@ -234,17 +235,7 @@ fn a_database_damaged_while_the_store_runs_gives_no_wrong_answer() {
 fn files_of_the_index_that_cannot_be_read_are_made_again() {
     let site = Site::new();
     let mut books = site.books().unwrap();
-    for instance in [1, 2] {
-        let all = Position { segment: u32::MAX, index: 0 };
-        let mut through = Position::START;
-        loop {
-            let decided = books.claim(instance, all).unwrap().unwrap().through;
-            if decided == through {
-                break;
-            }
-            through = decided;
-        }
-    }
+    claimed::claim_all(&mut books);
     drop(books);
     let index = site.volume().store().join("index");
     let indexed = files(&index);

@@ -1,8 +1,9 @@
 //! What is not well with a router, in a sentence each.
 
+use std::collections::BTreeMap;
+
 use super::facts::Facts;
 use super::model::{CLOSED, DatabaseStatus, ProcessorStatus, STORE, Status, UNKNOWN};
-use crate::text::Sample;
 
 /// Payments that wait for longer make the router degraded, in seconds. It is what a payment may
 /// wait for the cheaper processor unless set otherwise.
@@ -13,10 +14,6 @@ pub const BEHIND_RECORDS_MAX: u64 = 100_000;
 
 /// An archive or a shared ledger that is further behind the journals makes the router degraded, in seconds.
 pub const ARCHIVE_LAG_MAX_S: f64 = 300.0;
-
-fn number(sample: &Sample) -> Option<u64> {
-    sample.value.parse().ok()
-}
 
 impl Status {
     /// All of it.
@@ -39,14 +36,13 @@ impl Status {
             problems
                 .push(format!("{api} takes no payments: its journal cannot be written or synced"));
         }
-        for (api, limit) in facts.samples("router_backlog_limit_payments", &[]) {
-            let is_at = |(daemon, backlog): (&str, &Sample)| {
-                daemon == api
-                    && number(limit).is_some_and(|limit| {
-                        number(backlog).is_some_and(|backlog| backlog >= limit)
-                    })
-            };
-            if facts.samples("router_backlog_payments", &[]).any(is_at) {
+        let by_api = |family| {
+            let samples = facts.samples(family, &[]);
+            samples.filter_map(|(api, sample)| Some((api, sample.value.parse::<u64>().ok()?)))
+        };
+        let backlogs: BTreeMap<_, _> = by_api("router_backlog_payments").collect();
+        for (api, limit) in by_api("router_backlog_limit_payments") {
+            if backlogs.get(api).is_some_and(|backlog| *backlog >= limit) {
                 problems.push(format!("{api} takes no payments: its backlog is at --backlog-max"));
             }
         }
