@@ -13,27 +13,39 @@ readonly MEMORY_MIB_MAX=1024
 
 usage() {
   cat <<HELP
-scripts/fuzz.sh [--seconds N] [--seed N] [TARGET...]
+scripts/fuzz.sh [--seconds N | --inputs N] [--seed N] [TARGET...]
 
-Builds the fuzz targets in fuzz/targets and runs each of those given, or all, for N seconds (60),
-as many at a time as there are processors. They begin with the inputs in fuzz/seeds and with what
-earlier runs found (fuzz/corpus, which git ignores). An input that makes a target fail is kept in
-fuzz/artifacts, and how to run it again is printed. With a seed the inputs are the same each time,
-as far as the seconds last and nothing earlier was found; without one they are others.
+Builds the fuzz targets in fuzz/targets and runs each of those given, or all, for N seconds (60) or
+with N inputs, as many targets at a time as there are processors. They begin with the inputs in
+fuzz/seeds and with what earlier runs found (fuzz/corpus, which git ignores). An input that makes a
+target fail is kept in fuzz/artifacts, and how to run it again is printed. With a seed and a number of
+inputs they are the same each time, on a fresh clone; without a seed they are others.
 
 Needs a C++ compiler, for libFuzzer (Debian: apt-get install g++).
 HELP
 }
 
-seconds=60
+# take_limit OPTION NUMBER: when a target has run enough, as libFuzzer is told it.
+take_limit() {
+  if ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then
+    echo "$1 takes a whole number from 1" >&2
+    exit "$EXIT_USAGE"
+  fi
+  case $1 in
+    --seconds) limit=-max_total_time=$2 ;;
+    --inputs) limit=-runs=$2 ;;
+  esac
+}
+
+limit=-max_total_time=60
 # What libFuzzer takes for "a different one each time".
 seed=0
 targets=()
 while (($# > 0)); do
   case $1 in
     --help) usage && exit ;;
-    --seconds) seconds=${2:-} && shift $(($# > 1)) ;;
-    --seconds=*) seconds=${1#--seconds=} ;;
+    --seconds | --inputs) take_limit "$1" "${2:-}" && shift $(($# > 1)) ;;
+    --seconds=* | --inputs=*) take_limit "${1%%=*}" "${1#*=}" ;;
     --seed) seed=${2:-} && shift $(($# > 1)) ;;
     --seed=*) seed=${1#--seed=} ;;
     -*)
@@ -44,10 +56,6 @@ while (($# > 0)); do
   esac
   shift
 done
-if ! [[ $seconds =~ ^[1-9][0-9]*$ ]]; then
-  echo '--seconds takes a whole number from 1' >&2
-  exit "$EXIT_USAGE"
-fi
 if ! [[ $seed =~ ^[0-9]{1,9}$ ]]; then
   echo '--seed takes a whole number of at most nine digits' >&2
   exit "$EXIT_USAGE"
@@ -91,7 +99,7 @@ run() {
     options+=("-dict=dictionaries/$target.txt")
   fi
   local log=artifacts/$target.log
-  if "$PROGRAMS/$target" "${options[@]}" -max_total_time="$seconds" -seed="$seed" \
+  if "$PROGRAMS/$target" "${options[@]}" "$limit" -seed="$seed" \
     -max_len="$INPUT_BYTES_MAX" -rss_limit_mb="$MEMORY_MIB_MAX" -timeout=10 -use_value_profile=1 \
     -print_final_stats=1 \
     -artifact_prefix="$artifacts" "corpus/$target" "seeds/$target" >"$log" 2>&1; then

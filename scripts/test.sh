@@ -11,7 +11,7 @@ if [[ ${1:-} == --help ]]; then
 scripts/test.sh
 
 Runs every check that a change must pass: the format, the lints of Rust and of the scripts, the
-dependency policy, the documentation and its examples, the fuzz targets for FUZZ_SECONDS each (8),
+dependency policy, the documentation and its examples, the fuzz targets with FUZZ_INPUTS each (50000),
 the simulation of SIMULATE_SEEDS histories of payments (200000), the instructions of taking a payment
 in, and last all tests. cargo-deny, k6, playwright and schemathesis are installed into ./.tools and ./.venv
 where they are missing. Where a Docker engine answers the image is built as well, which takes some minutes
@@ -68,7 +68,7 @@ step 'fuzzing'
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 if command -v c++ >/dev/null; then
   # On a fresh clone the same inputs for every change: what is new is looked for by runs without a seed.
-  scripts/fuzz.sh --seed 1 --seconds "${FUZZ_SECONDS:-8}"
+  scripts/fuzz.sh --seed 1 --inputs "${FUZZ_INPUTS:-50000}"
 else
   echo 'skipped: fuzzing, because there is no C++ compiler (Debian: apt-get install g++)'
 fi

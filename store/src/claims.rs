@@ -11,16 +11,16 @@
 //!
 //! After a reboot the journals may have lost their ends, and new records lie in the places of lost
 //! ones. What the log says of places is then forgotten: no process remembers an answer, and whatever
-//! was sent has a record that says so. The purge stays.
+//! was sent has a record that says so. The purge stays, and which journals those were.
 //!
 //! A log is on the disk with all that it begins with before it takes its place; claims that follow are
 //! not synced. So after a reboot claims may be missing in any combination, and are not looked at.
 //!
 //! Layout, little endian: a head of 48 bytes (magic 8, version 3, zero 6, number of the last purge 8,
 //! boot id of the machine 16, number of entries before the first claim 4, CRC-32C of the 44 bytes before
-//! it), then entries of 32 bytes (CRC-32C of the head's CRC-32C, the entry's index and its other bytes 4, kind 1, zero 1, instance
-//! 2, position 8, and 16 that depend on the kind: the correlation id of a loser, or of the journal that was decided upon the number
-//! of a segment 4, its head's CRC-32C 4, zero 8).
+//! it), then entries of 32 bytes (CRC-32C of the head's CRC-32C, the entry's index and its other bytes 4,
+//! kind 1, zero 1, instance 2, position 8, and 16 that depend on the kind: the correlation id of a loser,
+//! or of the journal that was decided upon the number of a segment 4, its head's CRC-32C 4, zero 8).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -100,13 +100,20 @@ pub struct Checkpoint {
     pub purge: u64,
     /// By instance, the end of what the last purge made void.
     pub cuts: BTreeMap<u16, Position>,
-    /// By instance, the end of what is decided.
-    pub decided: BTreeMap<u16, Position>,
-    /// By instance, which journal was decided upon, where that is known.
-    pub journals: BTreeMap<u16, JournalMark>,
+    /// By instance, what is decided.
+    pub decided: BTreeMap<u16, DecidedBefore>,
     /// By instance and place, the ids of accepted payments that are decided against, and whose
     /// journal does not say so yet.
     pub losers: BTreeMap<(u16, Position), CorrelationId>,
+}
+
+/// How far an instance's accepted payments were decided upon before a log's first claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DecidedBefore {
+    /// The end of what is decided.
+    pub through: Position,
+    /// Which journal that place is in, where it is known.
+    pub journal: Option<JournalMark>,
 }
 
 /// What a claim log says.
@@ -117,7 +124,7 @@ pub struct Kept {
     /// The claims, in order.
     pub claims: Vec<Claim>,
     /// Whether it was written since the machine was started. If not, it says nothing of places but
-    /// the cuts of the last purge.
+    /// the cuts of the last purge, and still which journals were decided upon.
     pub same_boot: bool,
 }
 
@@ -235,8 +242,7 @@ impl<D: Disk> ClaimLog<D> {
         };
         let mut kept = read_log(&log.disk, boot_id)?;
         if !kept.same_boot {
-            kept.checkpoint.decided.clear();
-            kept.checkpoint.losers.clear();
+            forget_places(&mut kept.checkpoint);
         }
         Ok((log, kept))
     }
@@ -263,8 +269,8 @@ impl<D: Disk> ClaimLog<D> {
             put(KIND_CUT, *instance, *cut, NOTHING);
         }
         for (instance, decided) in &checkpoint.decided {
-            let journal = checkpoint.journals.get(instance).copied();
-            put(KIND_DECIDED_BEFORE, *instance, *decided, JournalMark::encode(journal));
+            let journal = JournalMark::encode(decided.journal);
+            put(KIND_DECIDED_BEFORE, *instance, decided.through, journal);
         }
         for ((instance, loser), id) in &checkpoint.losers {
             put(KIND_LOSER, *instance, *loser, id.to_bytes());
@@ -372,8 +378,8 @@ fn read_log<D: Disk>(disk: &D, boot_id: [u8; 16]) -> Result<Kept, ClaimsError> {
                 checkpoint.cuts.insert(instance, position);
             }
             KIND_DECIDED_BEFORE if !is_claim => {
-                checkpoint.decided.insert(instance, position);
-                checkpoint.journals.extend(JournalMark::decode(about).map(|mark| (instance, mark)));
+                let journal = JournalMark::decode(about);
+                checkpoint.decided.insert(instance, DecidedBefore { through: position, journal });
             }
             KIND_LOSER if !is_claim => {
                 let id = CorrelationId::from_bytes(about);
@@ -383,6 +389,16 @@ fn read_log<D: Disk>(disk: &D, boot_id: [u8; 16]) -> Result<Kept, ClaimsError> {
         }
     }
     Ok(kept)
+}
+
+/// Leaves what a reboot cannot change: a journal that was marked is on the disk, what lies where in it
+/// is not sure.
+fn forget_places(checkpoint: &mut Checkpoint) {
+    checkpoint.losers.clear();
+    checkpoint.decided.retain(|_, decided| decided.journal.is_some());
+    for decided in checkpoint.decided.values_mut() {
+        decided.through = Position::START;
+    }
 }
 
 fn failed<D: Disk>(
@@ -473,6 +489,7 @@ mod tests {
     use super::*;
 
     const BOOT: [u8; 16] = [1; 16];
+    const MARK: JournalMark = JournalMark { segment: 4, header_checksum: 0x1234_5678 };
 
     fn place(segment: u32, index: u32) -> Position {
         Position { segment, index }
@@ -482,11 +499,10 @@ mod tests {
         Checkpoint {
             purge: 3,
             cuts: BTreeMap::from([(1, place(4, 0)), (2, place(5, 7))]),
-            decided: BTreeMap::from([(1, place(4, 9)), (2, place(5, 7))]),
-            journals: BTreeMap::from([(
-                1,
-                JournalMark { segment: 4, header_checksum: 0x1234_5678 },
-            )]),
+            decided: BTreeMap::from([
+                (1, DecidedBefore { through: place(4, 9), journal: Some(MARK) }),
+                (2, DecidedBefore { through: place(5, 7), journal: None }),
+            ]),
             losers: BTreeMap::from([
                 ((1, place(4, 2)), CorrelationId::from_bytes([7; 16])),
                 ((1, place(4, 3)), CorrelationId::from_bytes([8; 16])),
@@ -585,7 +601,9 @@ mod tests {
         let disk = written();
         let whole = disk.bytes(NAME).unwrap();
         let body = whole.len() - claims().len() * ENTRY_BYTES;
-        let kept = Checkpoint { decided: BTreeMap::new(), losers: BTreeMap::new(), ..checkpoint() };
+        let marked = DecidedBefore { through: Position::START, journal: Some(MARK) };
+        let decided = BTreeMap::from([(1, marked)]);
+        let kept = Checkpoint { decided, losers: BTreeMap::new(), ..checkpoint() };
         for lost in 0_u32..1 << claims().len() {
             let mut bytes = whole.clone();
             for (index, entry) in bytes[body..].chunks_mut(ENTRY_BYTES).enumerate() {
@@ -597,6 +615,12 @@ mod tests {
             let (log, found) = ClaimLog::open(disk.clone(), OTHER_BOOT).unwrap();
             assert_eq!((found.checkpoint, found.claims), (kept.clone(), vec![]), "{lost:b}");
             drop(log);
+        }
+        // Which journals those were outlives the second reboot too.
+        for boot in [OTHER_BOOT, BOOT] {
+            let (mut log, found) = ClaimLog::open(disk.clone(), boot).unwrap();
+            assert_eq!(found.checkpoint, kept);
+            log.replace(&found.checkpoint).unwrap();
         }
         for byte in 0..body {
             let mut bytes = whole.clone();

@@ -13,7 +13,7 @@ use ledger::disk::Disk;
 use ledger::journal::{PaymentRecord, Position};
 use ledger::protocol::{CLAIM_RECORDS_MAX, PurgeNotice};
 
-use crate::claims::{Checkpoint, Claim, ClaimLog, ClaimsError, JournalMark, Kept};
+use crate::claims::{Checkpoint, Claim, ClaimLog, ClaimsError, DecidedBefore, JournalMark, Kept};
 use crate::index::{Decision, Index, Kind, LookError};
 
 /// Why nothing was decided.
@@ -100,12 +100,15 @@ impl<D: Disk> Decisions<D> {
     /// Another store runs, or the log cannot be read, or is damaged.
     pub fn open(disk: D, boot_id: [u8; 16]) -> Result<(Self, Vec<Claim>), ClaimsError> {
         let (log, Kept { checkpoint, claims, same_boot }) = ClaimLog::open(disk, boot_id)?;
-        let Checkpoint { purge, cuts, decided, journals, losers } = checkpoint;
+        let Checkpoint { purge, cuts, decided, losers } = checkpoint;
         let mut instances = BTreeMap::new();
         for instance in cuts.keys().chain(decided.keys()).copied() {
             let cut = cuts.get(&instance).copied().unwrap_or(Position::START);
-            let decided = decided.get(&instance).copied().unwrap_or(cut);
-            instances.insert(instance, Standing::new(cut, decided));
+            let (through, journal) = match decided.get(&instance) {
+                Some(DecidedBefore { through, journal }) => (*through, *journal),
+                None => (cut, None),
+            };
+            instances.insert(instance, Standing { journal, ..Standing::new(cut, through) });
         }
         let survivors = HashMap::new();
         let remembers_claims = same_boot;
@@ -113,9 +116,10 @@ impl<D: Disk> Decisions<D> {
         for ((instance, position), id) in losers {
             decisions.standing(instance).losers.insert(id, position);
         }
-        let later = claims.iter().filter_map(|claim| Some((claim.instance, claim.journal?)));
-        for (instance, mark) in journals.into_iter().chain(later) {
-            decisions.set_journal(instance, mark);
+        for claim in &claims {
+            if let Some(mark) = claim.journal {
+                decisions.set_journal(claim.instance, mark);
+            }
         }
         Ok((decisions, claims))
     }
@@ -399,8 +403,8 @@ impl<D: Disk> Decisions<D> {
         let mut checkpoint = Checkpoint { purge: self.purge, ..Checkpoint::default() };
         for (instance, standing) in &self.instances {
             checkpoint.cuts.insert(*instance, standing.cut);
-            checkpoint.decided.insert(*instance, standing.decided);
-            checkpoint.journals.extend(standing.journal.map(|mark| (*instance, mark)));
+            let (through, journal) = (standing.decided, standing.journal);
+            checkpoint.decided.insert(*instance, DecidedBefore { through, journal });
             for (id, position) in &standing.losers {
                 checkpoint.losers.insert((*instance, *position), *id);
             }
@@ -417,24 +421,27 @@ impl<D: Disk> Decisions<D> {
         cuts: &BTreeMap<u16, Position>,
         survivors: HashMap<CorrelationId, PaymentRecord>,
     ) -> Result<(), ClaimsError> {
-        let journals = self.instances.iter();
-        let journals: BTreeMap<_, _> = journals
-            .filter_map(|(instance, standing)| Some((*instance, standing.journal?)))
+        let decided: BTreeMap<_, _> = cuts
+            .iter()
+            .map(|(instance, cut)| {
+                let journal = self.journal(*instance);
+                (*instance, DecidedBefore { through: *cut, journal })
+            })
             .collect();
         let checkpoint = Checkpoint {
             purge: self.purge + 1,
             cuts: cuts.clone(),
-            decided: cuts.clone(),
-            journals: journals.clone(),
+            decided: decided.clone(),
             losers: BTreeMap::new(),
         };
         self.log.replace(&checkpoint)?;
         self.purge += 1;
-        let anew = |(instance, cut): (&u16, &Position)| {
-            let journal = journals.get(instance).copied();
-            (*instance, Standing { journal, ..Standing::new(*cut, *cut) })
-        };
-        self.instances = cuts.iter().map(anew).collect();
+        self.instances = decided
+            .into_iter()
+            .map(|(instance, DecidedBefore { through: cut, journal })| {
+                (instance, Standing { journal, ..Standing::new(cut, cut) })
+            })
+            .collect();
         self.survivors = survivors;
         Ok(())
     }
