@@ -44,6 +44,7 @@ pub struct Chronicle {
     failing: [Cell<bool>; 2],
     is_refusing: Cell<bool>,
     is_connected: Cell<Option<bool>>,
+    noted_count: Cell<u64>,
 }
 
 impl Chronicle {
@@ -102,7 +103,14 @@ impl Chronicle {
         self.note(What::Purged, now());
     }
 
+    /// How often anything was noted, which is more than there are notes: as long as it stays, so do they.
+    #[must_use]
+    pub fn noted_count(&self) -> u64 {
+        self.noted_count.get()
+    }
+
     fn note(&self, what: What, now: TimestampMs) {
+        self.noted_count.set(self.noted_count.get() + 1);
         let mut notes = self.notes.borrow_mut();
         let same = notes.iter_mut().rev().find(|noted| noted.what == what);
         // A clock that was set back begins a new note.

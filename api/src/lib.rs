@@ -304,6 +304,7 @@ fn publish_metrics(
             router: driver.routing().0,
             fees_bp: driver.fees_bp(),
             is_accepting: driver.failure().is_none(),
+            noted_count: driver.chronicle().noted_count(),
             is_store_connected: store.is_connected(),
             connections: connections.standing().connections_count,
         };

@@ -8,7 +8,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -151,7 +150,7 @@ impl StoreClient {
             // Whoever runs as another user is not the store, and must not decide.
             let connected = UnixStream::connect(&self.path)
                 .await
-                .and_then(|stream| check_peer(stream.as_fd()).map(|()| stream))
+                .and_then(|stream| check_peer(&stream).map(|()| stream))
                 .and_then(line::split);
             let ended = match connected {
                 Ok((reader, writer)) => self.converse(reader, writer, &tell).await,

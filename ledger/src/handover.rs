@@ -18,7 +18,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::socket::{BoundPath, bind_privately, check_peer, socket_address};
+use crate::socket::{BoundPath, bind_privately, check_peer_of_socket, socket_address};
 
 /// What a message with a connection says. A peer of another version says something else.
 const CONNECTION: [u8; 4] = *b"CON1";
@@ -105,7 +105,7 @@ impl HandoverSender {
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = seqpacket()?;
         rustix::net::connect(&socket, &socket_address(path)?)?;
-        check_peer(socket.as_fd())?;
+        check_peer_of_socket(socket.as_fd())?;
         Ok(Self { socket: UnixStream::from_std(socket.into())? })
     }
 
@@ -174,7 +174,7 @@ impl HandoverListener {
     /// The operating system refuses, for example for want of file descriptors.
     pub async fn accept(&self) -> io::Result<HandoverReceiver> {
         let (socket, _) = self.socket.accept().await?;
-        check_peer(socket.as_fd())?;
+        check_peer_of_socket(socket.as_fd())?;
         Ok(HandoverReceiver { socket })
     }
 }

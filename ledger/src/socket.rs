@@ -118,8 +118,20 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// The peer is of another user, or cannot be told.
-pub fn check_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
-    demand_peer_of(socket, rustix::process::geteuid())
+pub fn check_peer(stream: &UnixStream) -> io::Result<()> {
+    demand_peer_of(stream, rustix::process::geteuid())
+}
+
+/// As [`check_peer`], of any Unix socket that is connected.
+///
+/// # Errors
+/// See [`check_peer`].
+pub fn check_peer_of_socket(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // Not rustix' `socket_peercred`: a peer in another container has the pid 0 here, which its type
+    // cannot hold, so that it gives an error made of the other fields.
+    let stream = std::os::unix::net::UnixStream::from(socket.try_clone_to_owned()?);
+    stream.set_nonblocking(true)?;
+    check_peer(&UnixStream::from_std(stream)?)
 }
 
 /// Refuses a server at this path that is of another user than this process; for the superuser, of another one
@@ -127,19 +139,15 @@ pub fn check_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// It is of another user, or that cannot be told.
-pub fn check_server(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+pub fn check_server(stream: &UnixStream, path: &Path) -> io::Result<()> {
     let own = rustix::process::geteuid();
     let folder = path.parent().filter(|_| own.is_root());
     let owner = folder.map(std::fs::metadata).transpose()?;
-    demand_peer_of(socket, owner.map_or(own, |owner| Uid::from_raw(owner.uid())))
+    demand_peer_of(stream, owner.map_or(own, |owner| Uid::from_raw(owner.uid())))
 }
 
-fn demand_peer_of(socket: BorrowedFd<'_>, user: Uid) -> io::Result<()> {
-    // Not rustix' `socket_peercred`: a peer in another container has the pid 0 here, which its type
-    // cannot hold, so that it gives an error made of the other fields.
-    let socket = std::os::unix::net::UnixStream::from(socket.try_clone_to_owned()?);
-    socket.set_nonblocking(true)?;
-    let peer = Uid::from_raw(UnixStream::from_std(socket)?.peer_cred()?.uid());
+fn demand_peer_of(stream: &UnixStream, user: Uid) -> io::Result<()> {
+    let peer = Uid::from_raw(stream.peer_cred()?.uid());
     if is_trusted(peer, user) {
         return Ok(());
     }
@@ -239,7 +247,7 @@ mod tests {
                 let connect = "s.connect(sys.argv[1]); s.recv(1)";
                 let Some(mut child) = python_of(user, connect, &path) else { return };
                 let stream = listener.accept().await.unwrap();
-                assert_eq!(check_peer(stream.as_fd()).is_err(), is_refused, "user {user}");
+                assert_eq!(check_peer(&stream).is_err(), is_refused, "user {user}");
                 drop(stream);
                 child.wait().unwrap();
             }
@@ -265,7 +273,7 @@ mod tests {
             for (owner, is_refused) in [(65_534, false), (65_533, true), (0, true)] {
                 std::os::unix::fs::chown(folder.path(), Some(owner), None).unwrap();
                 let stream = UnixStream::connect(&path).await.unwrap();
-                let checked = check_server(stream.as_fd(), &path);
+                let checked = check_server(&stream, &path);
                 assert_eq!(checked.is_err(), is_refused, "owner {owner}");
             }
             drop(child.stdin.take());

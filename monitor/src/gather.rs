@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,13 +17,16 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::text::{Family, Kind, TextError, parse};
+use crate::text::{Exposition, Kind, Name, TextError};
 
 /// How long a daemon may take to answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bytes that a daemon may answer.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that a daemon answers usually.
+const ANSWER_BYTES: usize = 16 << 10;
 
 /// Daemons of one router.
 pub const DAEMONS_MAX: usize = 64;
@@ -87,7 +89,7 @@ pub struct Reading {
     /// Its name.
     pub daemon: String,
     /// All its metrics.
-    pub families: Result<Vec<Family>, DaemonDown>,
+    pub metrics: Result<Exposition, DaemonDown>,
 }
 
 /// Asks all daemons whose sockets are, or were, in this folder. In the order of their names.
@@ -98,7 +100,7 @@ pub async fn gather(run: &Path) -> Result<Vec<Reading>, GatherError> {
     let mut asking = JoinSet::new();
     for daemon in known_daemons(run)? {
         let path = metrics_socket(run, &daemon);
-        asking.spawn(async move { Reading { families: read(&path).await, daemon } });
+        asking.spawn(async move { Reading { metrics: read(&path).await, daemon } });
     }
     let mut readings = asking.join_all().await;
     readings.sort_unstable_by(|one, other| one.daemon.cmp(&other.daemon));
@@ -129,8 +131,8 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_part)
 }
 
-async fn read(path: &Path) -> Result<Vec<Family>, DaemonDown> {
-    Ok(parse(&read_text(path).await?)?)
+async fn read(path: &Path) -> Result<Exposition, DaemonDown> {
+    Ok(Exposition::parse(read_text(path).await?)?)
 }
 
 /// What a daemon tells on a socket, all of it.
@@ -147,8 +149,8 @@ pub async fn read_text(path: &Path) -> Result<String, DaemonDown> {
 
 async fn answer(path: &Path) -> Result<Vec<u8>, DaemonDown> {
     let stream = UnixStream::connect(path).await.map_err(unconnected)?;
-    check_server(stream.as_fd(), path).map_err(DaemonDown::Broken)?;
-    let mut bytes = Vec::new();
+    check_server(&stream, path).map_err(DaemonDown::Broken)?;
+    let mut bytes = Vec::with_capacity(ANSWER_BYTES);
     let limit = ANSWER_BYTES_MAX as u64 + 1;
     stream.take(limit).read_to_end(&mut bytes).await.map_err(DaemonDown::Broken)?;
     if bytes.len() > ANSWER_BYTES_MAX {
@@ -170,23 +172,25 @@ fn unconnected(error: io::Error) -> DaemonDown {
 /// A name means one thing in a text of all daemons: who means another by it than those before is
 /// not understood.
 fn refuse_conflicts(readings: &mut [Reading]) {
-    let mut owners: BTreeMap<String, (String, Kind)> = BTreeMap::new();
-    for reading in readings {
-        let Ok(families) = &reading.families else { continue };
-        let owner = |family: &Family| (family.name.clone(), family.kind);
-        let is_taken = |family: &Family, name: &String| {
-            owners.get(name).is_some_and(|other| *other != owner(family))
-        };
-        let conflict =
-            families.iter().find(|family| family.names().any(|name| is_taken(family, &name)));
-        if let Some(Family { name, kind, .. }) = conflict {
-            let down = DaemonDown::Conflict { name: name.clone(), kind: *kind };
-            reading.families = Err(down);
+    let mut owners: BTreeMap<Name<'_>, (&str, Kind)> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for (at, reading) in readings.iter().enumerate() {
+        let Ok(metrics) = &reading.metrics else { continue };
+        let conflict = metrics.families().find(|family| {
+            let is_anothers =
+                |name| owners.get(&name).is_some_and(|other| *other != (family.name, family.kind));
+            family.names().any(is_anothers)
+        });
+        if let Some(family) = conflict {
+            refused.push((at, family.name.to_owned(), family.kind));
             continue;
         }
-        for family in families {
-            owners.extend(family.names().map(|name| (name, owner(family))));
+        for family in metrics.families() {
+            owners.extend(family.names().map(|name| (name, (family.name, family.kind))));
         }
+    }
+    for (at, name, kind) in refused {
+        readings[at].metrics = Err(DaemonDown::Conflict { name, kind });
     }
 }
 
@@ -201,6 +205,7 @@ mod tests {
     use tokio::task::spawn_local;
 
     use super::*;
+    use crate::text::Family;
 
     fn block_on(test: impl Future<Output = ()>) {
         let builder = &mut Builder::new_current_thread();
@@ -245,8 +250,11 @@ mod tests {
                 let readings = gather(run).await.unwrap();
                 let told: Vec<_> = readings
                     .iter()
-                    .map(|Reading { daemon, families }| match families {
-                        Ok(families) => format!("{daemon}: {}", families[0].samples[0].value),
+                    .map(|Reading { daemon, metrics }| match metrics {
+                        Ok(metrics) => {
+                            let mut samples = metrics.families().flat_map(Family::samples);
+                            format!("{daemon}: {}", samples.next().unwrap().value)
+                        }
                         Err(down) => format!("{daemon} is down: {down}"),
                     })
                     .collect();
@@ -284,13 +292,12 @@ mod tests {
 
     #[test]
     fn a_name_that_would_be_written_as_anothers_is_a_conflict() {
-        let family = |name: &str, kind| {
-            let (name, help) = (name.to_owned(), String::new());
-            Family { name, kind, help, samples: Vec::new() }
-        };
-        let reading = |daemon: &str, name, kind| Reading {
+        let reading = |daemon: &str, name: &str, kind: Kind| Reading {
             daemon: daemon.to_owned(),
-            families: Ok(vec![family(name, kind)]),
+            metrics: Ok(Exposition::parse(format!(
+                "# HELP {name} Help.\n# TYPE {name} {kind}\n# EOF\n"
+            ))
+            .unwrap()),
         };
         let counter = ("a", Kind::Counter);
         for (other, is_refused) in [
@@ -303,8 +310,8 @@ mod tests {
                 let mut readings =
                     [reading("one", first.0, first.1), reading("two", second.0, second.1)];
                 refuse_conflicts(&mut readings);
-                assert!(readings[0].families.is_ok());
-                assert_eq!(readings[1].families.is_err(), is_refused, "{first:?}, {second:?}");
+                assert!(readings[0].metrics.is_ok());
+                assert_eq!(readings[1].metrics.is_err(), is_refused, "{first:?}, {second:?}");
             }
         }
     }

@@ -1,43 +1,67 @@
 //! One text of what all daemons tell: each family once, each sample with the label of its daemon,
 //! and `router_up` for every daemon that is known.
 
-use crate::gather::Reading;
-use crate::text::{DAEMON_LABEL, Family, Kind, Sample, UP};
+use std::fmt::{self, Write};
 
-/// Merges what was read.
+use crate::gather::Reading;
+use crate::text::{DAEMON_LABEL, Exposition, Family, Kind, Sample, UP};
+
+/// Merges what was read, as Prometheus reads it.
 #[must_use]
-pub fn merge(readings: &[Reading]) -> Vec<Family> {
-    let mut merged = vec![up(readings)];
-    for Reading { daemon, families } in readings {
-        for family in families.iter().flatten() {
-            let samples = family.samples.iter().map(|sample| of_daemon(sample, daemon));
-            match merged.iter_mut().find(|other| other.name == family.name) {
-                Some(known) => known.samples.extend(samples),
-                None => merged.push(Family { samples: samples.collect(), ..family.clone() }),
+pub fn merge(readings: &[Reading]) -> String {
+    let mut text = String::new();
+    write(&mut text, readings).expect("a string takes any text");
+    text
+}
+
+fn write(text: &mut String, readings: &[Reading]) -> fmt::Result {
+    const UP_HELP: &str = "Whether the daemon answered when it was asked for its metrics.";
+    write_head(text, UP, "", UP_HELP, Kind::Gauge)?;
+    for Reading { daemon, metrics } in readings {
+        writeln!(text, "{UP}{{{DAEMON_LABEL}=\"{daemon}\"}} {}", u8::from(metrics.is_ok()))?;
+    }
+    let told: Vec<(&str, &Exposition)> = readings
+        .iter()
+        .filter_map(|reading| Some((reading.daemon.as_str(), reading.metrics.as_ref().ok()?)))
+        .collect();
+    for (at, (_, metrics)) in told.iter().enumerate() {
+        for family in metrics.families() {
+            let is_written =
+                told[..at].iter().any(|(_, before)| before.family(family.name).is_some());
+            if !is_written {
+                write_family(text, family, &told[at..])?;
             }
         }
     }
-    merged
+    Ok(())
 }
 
-fn up(readings: &[Reading]) -> Family {
-    let sample = |reading: &Reading| Sample {
-        suffix: "",
-        labels: vec![(DAEMON_LABEL.to_owned(), reading.daemon.clone())],
-        value: u8::from(reading.families.is_ok()).to_string(),
-    };
-    Family {
-        name: UP.to_owned(),
-        kind: Kind::Gauge,
-        help: "Whether the daemon answered when it was asked for its metrics.".to_owned(),
-        samples: readings.iter().map(sample).collect(),
+/// Writes a family with the samples of all who tell it.
+fn write_family(
+    text: &mut String,
+    family: Family<'_>,
+    told: &[(&str, &Exposition)],
+) -> fmt::Result {
+    let Family { name, kind, help, .. } = family;
+    write_head(text, name, if kind == Kind::Counter { "_total" } else { "" }, help, kind)?;
+    for (daemon, metrics) in told {
+        for sample in metrics.family(name).into_iter().flat_map(Family::samples) {
+            write_sample(text, name, daemon, sample)?;
+        }
     }
+    Ok(())
 }
 
-fn of_daemon(sample: &Sample, daemon: &str) -> Sample {
-    let mut labels = vec![(DAEMON_LABEL.to_owned(), daemon.to_owned())];
-    labels.extend(sample.labels.iter().cloned());
-    Sample { labels, ..sample.clone() }
+fn write_head(text: &mut String, name: &str, suffix: &str, help: &str, kind: Kind) -> fmt::Result {
+    writeln!(text, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {}", kind.word())
+}
+
+fn write_sample(text: &mut String, name: &str, daemon: &str, sample: Sample<'_>) -> fmt::Result {
+    write!(text, "{name}{}{{{DAEMON_LABEL}=\"{daemon}\"", sample.suffix)?;
+    for (label, value) in sample.labels() {
+        write!(text, ",{label}=\"{value}\"")?;
+    }
+    writeln!(text, "}} {}", sample.value)
 }
 
 #[cfg(test)]
@@ -49,7 +73,6 @@ mod tests {
 
     use super::*;
     use crate::gather::DaemonDown;
-    use crate::text::{parse, write};
 
     const BOUNDS_US: Bounds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 1000];
     const NAMES: [&str; 4] = ["router_a", "router_b_seconds", "router_c", "process_d_bytes"];
@@ -140,6 +163,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_counters_family_is_named_after_its_samples_and_stands_once() {
+        let reading = |daemon: &str, text: &str| Reading {
+            daemon: daemon.to_owned(),
+            metrics: Ok(Exposition::parse(format!("{text}# EOF\n")).unwrap()),
+        };
+        let counter = "# HELP a About.\n# TYPE a counter\na_total{x=\"1\",b=\"\\\"\"} 5\n";
+        let gauge = "# HELP b \n# TYPE b gauge\nb -1\n";
+        let one = reading("one", &format!("{counter}{gauge}"));
+        let two = reading("two", &format!("{gauge}{counter}"));
+        assert_eq!(
+            merge(&[one, two]),
+            "# HELP router_up Whether the daemon answered when it was asked for its metrics.\n\
+             # TYPE router_up gauge\n\
+             router_up{daemon=\"one\"} 1\nrouter_up{daemon=\"two\"} 1\n\
+             # HELP a_total About.\n# TYPE a_total counter\n\
+             a_total{daemon=\"one\",x=\"1\",b=\"\\\"\"} 5\na_total{daemon=\"two\",x=\"1\",b=\"\\\"\"} 5\n\
+             # HELP b \n# TYPE b gauge\nb{daemon=\"one\"} -1\nb{daemon=\"two\"} -1\n"
+        );
+    }
+
     proptest! {
         /// What is expected is made from what was given to the library, not from what it wrote.
         #[test]
@@ -162,12 +206,12 @@ mod tests {
                     expected.extend(lines(daemon, name, series));
                     sums += usize::from(matches!(series, Series::Spread(_)));
                 }
-                let families = Ok(parse(&page.text()).unwrap());
-                readings.push(Reading { daemon: daemon.to_owned(), families });
+                let metrics = Ok(Exposition::parse(page.text()).unwrap());
+                readings.push(Reading { daemon: daemon.to_owned(), metrics });
             }
-            let down = Reading { daemon: "lb".to_owned(), families: Err(DaemonDown::Silent) };
+            let down = Reading { daemon: "lb".to_owned(), metrics: Err(DaemonDown::Silent) };
             readings.insert(1, down);
-            let text = write(&merge(&readings));
+            let text = merge(&readings);
             let is_sum = |line: &str| line.split(['{', ' ']).next().unwrap().ends_with("_sum");
             let samples = text.lines().filter(|line| !line.starts_with('#'));
             let (of_sums, mut samples): (Vec<_>, Vec<_>) = samples.partition(|line| is_sum(line));

@@ -128,7 +128,7 @@ mod tests {
                 let _ = timeout(Duration::from_millis(5), shared.readings()).await;
             }
             let readings = shared.readings().await.unwrap();
-            assert!(readings[0].families.is_err());
+            assert!(readings[0].metrics.is_err());
             assert_eq!(std::iter::from_fn(|| daemon.accept().ok()).count(), 1);
         });
     }

@@ -4,10 +4,13 @@
 //! The two differ little: in the second one the family of a counter has the `_total` of its samples
 //! in its name, and there is no `# EOF`. A text that is not whole, or has anything in it that is
 //! not understood, is refused as a whole, with the number of the line.
+//!
+//! A text that was read stays as it is, and families, samples and labels are places in it: all daemons are read
+//! every second while somebody watches, and pieces of their own would cost more than all else.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 use std::fmt;
-use std::fmt::Write;
+use std::ops::Range;
 
 /// The content type of what is written.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -39,7 +42,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn word(self) -> &'static str {
+    /// How the format calls it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
@@ -67,50 +72,147 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The labels of a sample: names and values.
-pub type Labels = Vec<(String, String)>;
-
-/// One line with a value.
+/// What a daemon tells, all of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sample {
-    /// What follows the name of the family in this line.
-    pub suffix: &'static str,
-    /// Names and values.
-    pub labels: Labels,
-    /// The value, as it was written.
-    pub value: String,
+pub struct Exposition {
+    text: String,
+    families: Vec<FamilyPlace>,
+    samples: Vec<SamplePlace>,
+    labels: Vec<LabelPlace>,
+    /// The families in the order of their names.
+    by_name: Vec<usize>,
 }
 
-impl Sample {
-    /// The value of a label.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct FamilyPlace {
+    name: Range<usize>,
+    kind: Kind,
+    help: Range<usize>,
+    samples: Range<usize>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct SamplePlace {
+    suffix: &'static str,
+    labels: Range<usize>,
+    value: Range<usize>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct LabelPlace {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+/// One line with a value.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// What follows the name of the family in this line.
+    pub suffix: &'static str,
+    /// The value, as it is written.
+    pub value: &'a str,
+    text: &'a str,
+    labels: &'a [LabelPlace],
+}
+
+impl<'a> Sample<'a> {
+    /// Names and values, these as they are written: with a backslash before backslashes, quotes and the `n`
+    /// of a line end.
+    pub fn labels(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.labels.iter().map(move |LabelPlace { name, value }| {
+            (&self.text[name.clone()], &self.text[value.clone()])
+        })
+    }
+
+    /// The value of a label, as it is written.
     #[must_use]
-    pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    pub fn label(self, name: &str) -> Option<&'a str> {
+        self.labels().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+
+    /// Whether two samples of a family tell of the same: the order of labels says nothing.
+    fn is_of_same_series(self, other: Self) -> bool {
+        // No sample has a label twice.
+        self.suffix == other.suffix
+            && self.labels.len() == other.labels.len()
+            && self.labels().all(|(name, value)| other.label(name) == Some(value))
+    }
+
+    /// The same for samples of the same series, and most often another one for others.
+    fn fingerprint(self) -> u64 {
+        let label = |(name, value): (&str, &str)| {
+            u64::from(crc32c::crc32c_append(crc32c::crc32c(name.as_bytes()), value.as_bytes()))
+        };
+        self.labels().map(label).fold(self.suffix.len() as u64, u64::wrapping_add)
     }
 }
 
 /// All samples of a name.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Family {
+#[derive(Clone, Copy, Debug)]
+pub struct Family<'a> {
     /// The name, without `_total`.
-    pub name: String,
+    pub name: &'a str,
     /// What the samples are.
     pub kind: Kind,
-    /// What the family is about, as it was written.
-    pub help: String,
-    /// The samples, in their order.
-    pub samples: Vec<Sample>,
+    /// What the family is about, as it is written.
+    pub help: &'a str,
+    exposition: &'a Exposition,
+    samples: &'a [SamplePlace],
 }
 
-impl Family {
+impl<'a> Family<'a> {
+    /// The samples, in their order.
+    pub fn samples(self) -> impl Iterator<Item = Sample<'a>> {
+        let Exposition { text, labels, .. } = self.exposition;
+        self.samples.iter().map(move |place| Sample {
+            suffix: place.suffix,
+            value: &text[place.value.clone()],
+            text,
+            labels: &labels[place.labels.clone()],
+        })
+    }
+
     /// All names that nobody else may use: its own, and those of its samples, by which the text
     /// that is written calls it.
-    pub fn names(&self) -> impl Iterator<Item = String> {
-        let suffixes = self.kind.suffixes().iter().filter(|suffix| !suffix.is_empty());
-        let of_samples = suffixes.map(|suffix| format!("{}{suffix}", self.name));
-        std::iter::once(self.name.clone()).chain(of_samples)
+    pub fn names(self) -> impl Iterator<Item = Name<'a>> {
+        let name = move |suffix: &&'static str| Name { family: self.name, suffix };
+        let of_samples = self.kind.suffixes().iter().filter(|suffix| !suffix.is_empty()).map(name);
+        std::iter::once(name(&"")).chain(of_samples)
     }
 }
+
+/// A name that is made of two parts: all that counts is what it is as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a> {
+    family: &'a str,
+    suffix: &'static str,
+}
+
+impl Ord for Name<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Most differ within what both have of a family's name.
+        let common = self.family.len().min(other.family.len());
+        let (one, one_rest) = self.family.as_bytes().split_at(common);
+        let (two, two_rest) = other.family.as_bytes().split_at(common);
+        let one_rest = one_rest.iter().chain(self.suffix.as_bytes());
+        let two_rest = two_rest.iter().chain(other.suffix.as_bytes());
+        one.cmp(two).then_with(|| one_rest.cmp(two_rest))
+    }
+}
+
+impl PartialOrd for Name<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Name<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Name<'_> {}
 
 /// Why a text is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -128,59 +230,127 @@ pub enum TextError {
     BreaksOff,
 }
 
-/// Reads what a daemon tells.
-///
-/// # Errors
-/// It is not what a daemon tells, or not all of it.
-pub fn parse(text: &str) -> Result<Vec<Family>, TextError> {
-    let mut reader = Reader::default();
-    let mut lines = (1..).zip(text.lines());
-    for (line, content) in lines.by_ref() {
-        if content == END {
-            return match lines.next() {
-                None => Ok(reader.families),
-                Some((line, _)) => Err(TextError::Line { line, what: "follows the end" }),
-            };
+impl Exposition {
+    /// Reads what a daemon tells.
+    ///
+    /// # Errors
+    /// It is not what a daemon tells, or not all of it.
+    pub fn parse(text: String) -> Result<Self, TextError> {
+        let mut reader = Reader { text: &text, ..Reader::default() };
+        let mut lines = (1..).zip(text.lines());
+        let end = lines.by_ref().try_fold((), |(), (line, content)| {
+            if content == END {
+                return Err(None);
+            }
+            reader.read(content).map_err(|what| Some(TextError::Line { line, what }))
+        });
+        match end {
+            Ok(()) => return Err(TextError::BreaksOff),
+            Err(Some(error)) => return Err(error),
+            Err(None) => {}
         }
-        reader.read(content).map_err(|what| TextError::Line { line, what })?;
+        if let Some((line, _)) = lines.next() {
+            return Err(TextError::Line { line, what: "follows the end" });
+        }
+        let Reader { families, samples, labels, .. } = reader;
+        let mut by_name: Vec<_> = (0..families.len()).collect();
+        by_name.sort_unstable_by_key(|index| &text[families[*index].name.clone()]);
+        let exposition = Self { text, families, samples, labels, by_name };
+        exposition.refuse_repetitions()?;
+        Ok(exposition)
     }
-    Err(TextError::BreaksOff)
+
+    /// All of it, as it was told.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The families, in their order.
+    pub fn families(&self) -> impl Iterator<Item = Family<'_>> {
+        self.families.iter().map(|place| self.family_at(place))
+    }
+
+    /// The family of this name.
+    #[must_use]
+    pub fn family(&self, name: &str) -> Option<Family<'_>> {
+        let name_of = |index: &usize| &self.text[self.families[*index].name.clone()];
+        let found = self.by_name.binary_search_by(|index| name_of(index).cmp(name)).ok()?;
+        Some(self.family_at(&self.families[self.by_name[found]]))
+    }
+
+    fn family_at(&self, place: &FamilyPlace) -> Family<'_> {
+        Family {
+            name: &self.text[place.name.clone()],
+            kind: place.kind,
+            help: &self.text[place.help.clone()],
+            exposition: self,
+            samples: &self.samples[place.samples.clone()],
+        }
+    }
+
+    /// A name means one family, and a sample's labels are its alone.
+    fn refuse_repetitions(&self) -> Result<(), TextError> {
+        let at = |place: &Range<usize>, what| {
+            let line = self.text[..place.start].lines().count();
+            Err(TextError::Line { line, what })
+        };
+        let named = self
+            .families
+            .iter()
+            .flat_map(|place| self.family_at(place).names().map(|name| (name, &place.name)));
+        let mut names: Vec<_> = named.collect();
+        names.sort_unstable_by_key(|(name, place)| (*name, place.start));
+        let repeated = names.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+        if let Some(place) = repeated.map(|pair| pair[1].1).min_by_key(|place| place.start) {
+            return at(place, "begins a family that was there before, or with a name of another");
+        }
+        for family in self.families() {
+            let samples = family.samples.iter().zip(family.samples());
+            let mut samples: Vec<_> =
+                samples.map(|(place, sample)| (sample.fingerprint(), place, sample)).collect();
+            samples
+                .sort_unstable_by_key(|(fingerprint, place, _)| (*fingerprint, place.value.start));
+            for alike in samples.chunk_by(|one, other| one.0 == other.0) {
+                for (at_most, (_, place, sample)) in alike.iter().enumerate() {
+                    if alike[..at_most]
+                        .iter()
+                        .any(|(_, _, before)| before.is_of_same_series(*sample))
+                    {
+                        return at(&place.value, "has a sample that was there before");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Default)]
-struct Reader {
-    families: Vec<Family>,
-    names: BTreeSet<String>,
-    /// The suffixes and labels of the last family's samples.
-    series: BTreeSet<(&'static str, Labels)>,
-    /// Of a family whose type was not read yet.
-    help: Option<(String, String)>,
+struct Reader<'a> {
+    text: &'a str,
+    families: Vec<FamilyPlace>,
+    samples: Vec<SamplePlace>,
+    labels: Vec<LabelPlace>,
+    /// Name and help of a family whose type was not read yet.
+    help: Option<(&'a str, &'a str)>,
 }
 
-impl Reader {
-    fn read(&mut self, line: &str) -> Result<(), &'static str> {
+impl<'a> Reader<'a> {
+    fn read(&mut self, line: &'a str) -> Result<(), &'static str> {
         if let Some(rest) = line.strip_prefix("# HELP ") {
-            let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
-            self.help = Some((name.to_owned(), help.to_owned()));
+            self.help = Some(rest.split_once(' ').unwrap_or_else(|| rest.split_at(rest.len())));
             Ok(())
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             self.begin(rest)
         } else if line.starts_with('#') {
             Err("is a comment that is not understood")
         } else {
-            let family = self.families.last_mut().ok_or("has a sample of no family")?;
-            let sample = sample(line, family)?;
-            let mut labels = sample.labels.clone();
-            labels.sort_unstable();
-            if !self.series.insert((sample.suffix, labels)) {
-                return Err("has a sample that was there before");
-            }
-            family.samples.push(sample);
-            Ok(())
+            self.sample(line)
         }
     }
 
-    fn begin(&mut self, rest: &str) -> Result<(), &'static str> {
+    fn begin(&mut self, rest: &'a str) -> Result<(), &'static str> {
         let (name, kind) = rest.split_once(' ').ok_or("names no type")?;
         let kind = Kind::of_word(kind).ok_or("names a type that is not understood")?;
         if !is_name(name) {
@@ -196,72 +366,80 @@ impl Reader {
         if self.families.len() == FAMILIES_MAX {
             return Err("begins a family more than a daemon may tell");
         }
-        let family = Family { name: name.to_owned(), kind, help, samples: Vec::new() };
-        if !family.names().all(|name| self.names.insert(name)) {
-            return Err("begins a family that was there before, or with a name of another");
-        }
-        self.families.push(family);
-        self.series.clear();
+        let samples = self.samples.len()..self.samples.len();
+        let (name, help) = (self.place(name), self.place(help));
+        self.families.push(FamilyPlace { name, kind, help, samples });
         Ok(())
     }
-}
 
-fn sample(line: &str, family: &Family) -> Result<Sample, &'static str> {
-    let name_end = line.find(['{', ' ']).ok_or("has no value")?;
-    let (name, rest) = line.split_at(name_end);
-    let suffix = name.strip_prefix(&family.name).ok_or("has a sample of another family")?;
-    let suffixes = family.kind.suffixes().iter();
-    let suffix = suffixes.copied().find(|known| *known == suffix);
-    let suffix = suffix.ok_or("has a sample that its type does not have")?;
-    let (labels, rest) = match rest.strip_prefix('{') {
-        Some(rest) => labels(rest)?,
-        None => (Vec::new(), rest),
-    };
-    let value = rest.strip_prefix(' ').ok_or("has no value")?;
-    if value.parse::<f64>().is_err() {
-        return Err("has a value that is no number");
-    }
-    Ok(Sample { suffix, labels, value: value.to_owned() })
-}
-
-/// Reads labels up to the brace that ends them, and gives what follows it.
-fn labels(mut rest: &str) -> Result<(Labels, &str), &'static str> {
-    let mut labels = Labels::new();
-    loop {
-        let (name, after) = rest.split_once("=\"").ok_or("has a label without a value")?;
-        if !is_name(name) || name.contains(':') {
-            return Err("has a label with a name that is none");
-        }
-        if name == DAEMON_LABEL || labels.iter().any(|(other, _)| other == name) {
-            return Err("has a label that it must not have, or has it twice");
-        }
-        if labels.len() == LABELS_MAX {
-            return Err("has more labels than a sample may have");
-        }
-        let (value, after) = unquoted(after)?;
-        labels.push((name.to_owned(), value));
-        rest = match after.strip_prefix(',') {
-            Some(more) => more,
-            None => {
-                return Ok((labels, after.strip_prefix('}').ok_or("has labels without an end")?));
-            }
+    fn sample(&mut self, line: &'a str) -> Result<(), &'static str> {
+        let family = self.families.last().ok_or("has a sample of no family")?;
+        let name_end = line.find(['{', ' ']).ok_or("has no value")?;
+        let (name, rest) = line.split_at(name_end);
+        let suffix = name.strip_prefix(&self.text[family.name.clone()]);
+        let suffix = suffix.ok_or("has a sample of another family")?;
+        let suffixes = family.kind.suffixes().iter();
+        let suffix = suffixes.copied().find(|known| *known == suffix);
+        let suffix = suffix.ok_or("has a sample that its type does not have")?;
+        let labels_start = self.labels.len();
+        let rest = match rest.strip_prefix('{') {
+            Some(rest) => self.labels(rest)?,
+            None => rest,
         };
+        let value = rest.strip_prefix(' ').ok_or("has no value")?;
+        if value.parse::<f64>().is_err() {
+            return Err("has a value that is no number");
+        }
+        let (labels, value) = (labels_start..self.labels.len(), self.place(value));
+        self.samples.push(SamplePlace { suffix, labels, value });
+        if let Some(family) = self.families.last_mut() {
+            family.samples.end = self.samples.len();
+        }
+        Ok(())
+    }
+
+    /// Reads labels up to the brace that ends them, and gives what follows it.
+    fn labels(&mut self, mut rest: &'a str) -> Result<&'a str, &'static str> {
+        let start = self.labels.len();
+        loop {
+            let (name, after) = rest.split_once("=\"").ok_or("has a label without a value")?;
+            if !is_name(name) || name.contains(':') {
+                return Err("has a label with a name that is none");
+            }
+            let mut others = self.labels[start..].iter();
+            if name == DAEMON_LABEL || others.any(|other| self.text[other.name.clone()] == *name) {
+                return Err("has a label that it must not have, or has it twice");
+            }
+            if self.labels.len() - start == LABELS_MAX {
+                return Err("has more labels than a sample may have");
+            }
+            let (value, after) = after.split_at(quoted_length(after)?);
+            self.labels.push(LabelPlace { name: self.place(name), value: self.place(value) });
+            let after = &after[1..];
+            match after.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => return after.strip_prefix('}').ok_or("has labels without an end"),
+            }
+        }
+    }
+
+    /// Where a part of the text is in it.
+    fn place(&self, part: &str) -> Range<usize> {
+        let start = part.as_ptr().addr() - self.text.as_ptr().addr();
+        start..start + part.len()
     }
 }
 
-/// Reads the value of a label up to the quote that ends it, and gives what follows that.
-fn unquoted(text: &str) -> Result<(String, &str), &'static str> {
-    let mut value = String::new();
-    let mut characters = text.char_indices();
-    while let Some((place, character)) = characters.next() {
-        match character {
-            '"' => return Ok((value, &text[place + 1..])),
-            '\\' => value.push(match characters.next() {
-                Some((_, 'n')) => '\n',
-                Some((_, escaped @ ('\\' | '"'))) => escaped,
-                _ => return Err("has an escape that is none"),
-            }),
-            other => value.push(other),
+/// How long the value of a label is, up to the quote that ends it.
+fn quoted_length(text: &str) -> Result<usize, &'static str> {
+    let mut bytes = text.bytes().enumerate();
+    while let Some((place, byte)) = bytes.next() {
+        match byte {
+            b'"' => return Ok(place),
+            b'\\' if !matches!(bytes.next(), Some((_, b'n' | b'\\' | b'"'))) => {
+                return Err("has an escape that is none");
+            }
+            _ => {}
         }
     }
     Err("has a label whose value does not end")
@@ -273,33 +451,6 @@ fn is_name(text: &str) -> bool {
     text.bytes().next().is_some_and(is_first) && text.bytes().all(is_other)
 }
 
-/// Writes families for Prometheus.
-#[must_use]
-pub fn write(families: &[Family]) -> String {
-    let mut text = String::new();
-    for family in families {
-        write_family(&mut text, family).expect("a string takes any text");
-    }
-    text
-}
-
-fn write_family(text: &mut String, family: &Family) -> fmt::Result {
-    let Family { name, kind, help, samples } = family;
-    let suffix = if *kind == Kind::Counter { "_total" } else { "" };
-    writeln!(text, "# HELP {name}{suffix} {help}")?;
-    writeln!(text, "# TYPE {name}{suffix} {kind}")?;
-    for Sample { suffix, labels, value } in samples {
-        write!(text, "{name}{suffix}")?;
-        for (place, (label, value)) in labels.iter().enumerate() {
-            let before = if place == 0 { '{' } else { ',' };
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            write!(text, "{before}{label}=\"{value}\"")?;
-        }
-        writeln!(text, "{} {value}", if labels.is_empty() { "" } else { "}" })?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -308,6 +459,10 @@ mod tests {
 
     const HEAD: &str = "# HELP a About.\n# TYPE a gauge\n";
 
+    fn parse(text: &str) -> Result<Exposition, TextError> {
+        Exposition::parse(text.to_owned())
+    }
+
     #[track_caller]
     fn refused(text: &str, part: &str) {
         let error = parse(text).unwrap_err().to_string();
@@ -315,15 +470,22 @@ mod tests {
     }
 
     #[test]
-    fn a_counters_family_is_named_after_its_samples_and_the_end_is_left_out() {
-        let text = "# HELP a About.\n# TYPE a counter\na_total{x=\"1\"} 5\na_total{x=\"2\"} 1.5\n\
-                    # HELP b \n# TYPE b gauge\nb -1\n# EOF\n";
-        let written = write(&parse(text).unwrap());
-        assert_eq!(
-            written,
-            "# HELP a_total About.\n# TYPE a_total counter\na_total{x=\"1\"} 5\na_total{x=\"2\"} 1.5\n\
-             # HELP b \n# TYPE b gauge\nb -1\n"
-        );
+    fn what_is_read_is_found_by_name_and_label() {
+        let text = "# HELP b About b.\n# TYPE b counter\nb_total{x=\"1\",y=\"a\\\"\\\\\"} 5\nb_total{x=\"2\"} 1.5\n\
+                    # HELP a \n# TYPE a gauge\na -1\n# HELP c C\n# TYPE c gauge\n# EOF\n";
+        let read = parse(text).unwrap();
+        let names: Vec<_> = read.families().map(|family| (family.name, family.help)).collect();
+        assert_eq!(names, [("b", "About b."), ("a", ""), ("c", "C")]);
+        let told = |name: &str| -> Vec<_> {
+            let samples = read.family(name).unwrap().samples();
+            samples.map(|sample| (sample.suffix, sample.label("x"), sample.value)).collect()
+        };
+        assert_eq!(told("a"), [("", None, "-1")]);
+        assert_eq!(told("b"), [("_total", Some("1"), "5"), ("_total", Some("2"), "1.5")]);
+        assert_eq!(told("c"), []);
+        assert!(read.family("b_total").is_none());
+        let first = read.family("b").unwrap().samples().next().unwrap();
+        assert_eq!(first.labels().collect::<Vec<_>>(), [("x", "1"), ("y", r#"a\"\\"#)]);
     }
 
     #[test]
@@ -365,7 +527,7 @@ mod tests {
         let family = |name: &str, kind: &str| format!("# HELP {name} A\n# TYPE {name} {kind}\n");
         let families = |count| (0..count).map(|at| family(&format!("a{at}"), "gauge")).collect();
         let enough: String = families(FAMILIES_MAX);
-        assert_eq!(parse(&format!("{enough}# EOF\n")).unwrap().len(), FAMILIES_MAX);
+        assert_eq!(parse(&format!("{enough}# EOF\n")).unwrap().families().count(), FAMILIES_MAX);
         let many: String = families(FAMILIES_MAX + 1);
         refused(&format!("{many}# EOF\n"), "line 1026 begins a family more than");
 

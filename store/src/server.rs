@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -153,7 +152,7 @@ pub async fn serve(
 async fn accept(shared: Rc<Shared>, listener: PrivateListener) {
     loop {
         let accepted = match listener.accept().await {
-            Ok(stream) => check_peer(stream.as_fd()).and_then(|()| line::split(stream)),
+            Ok(stream) => check_peer(&stream).and_then(|()| line::split(stream)),
             Err(error) => Err(error),
         };
         match accepted {

@@ -191,6 +191,7 @@ mod tests {
             router: Router::new(config).view(0),
             fees_bp: [500, 1500],
             is_accepting: false,
+            noted_count: 0,
             is_store_connected: true,
             connections: 2,
         }

@@ -24,6 +24,8 @@ pub struct Now {
     pub fees_bp: [u32; 2],
     /// Whether payments are taken in: the journal can be written and synced.
     pub is_accepting: bool,
+    /// How often anything was noted ([`crate::chronicle::Chronicle::noted_count`]).
+    pub noted_count: u64,
     /// Whether the store is there.
     pub is_store_connected: bool,
     /// Connections of clients.
@@ -51,6 +53,11 @@ impl ApiMetrics {
             by_processor(|processor| u64::from(now.fees_bp[processor.index()])),
         );
         self.fill_journal(page, now);
+        page.counter(
+            "router_notes",
+            "Decisions and events that were noted, to be told in words.",
+            now.noted_count,
+        );
         page.gauge(
             "router_connections",
             "Connections of clients that are open.",

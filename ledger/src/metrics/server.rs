@@ -2,7 +2,6 @@
 //! the whole text, and then the end.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,7 +78,7 @@ async fn listen_later(path: &Path, what: &str) -> PrivateListener {
 async fn serve(listener: PrivateListener, what: &str, text: impl Fn() -> String) {
     loop {
         let accepted = listener.accept().await;
-        match accepted.and_then(|stream| check_peer(stream.as_fd()).map(|()| stream)) {
+        match accepted.and_then(|stream| check_peer(&stream).map(|()| stream)) {
             Ok(stream) => {
                 if let Err(error) = write(stream, text()).await {
                     tracing::debug!("a reader of {what} is gone: {error}");

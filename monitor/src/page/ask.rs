@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -138,7 +137,7 @@ impl StoreLine {
 async fn answer(path: &Path, request: Request) -> Result<Response, AskError> {
     const NUMBER: u32 = 1;
     let mut stream = UnixStream::connect(path).await?;
-    check_server(stream.as_fd(), path)?;
+    check_server(&stream, path)?;
     let mut bytes = Vec::new();
     request.encode(NUMBER, &mut bytes);
     stream.write_all(&bytes).await?;

@@ -162,7 +162,7 @@ impl Eyes {
             self.notes.compare(before, &status, now);
         }
         let recent = self.recent.add(at, &readings);
-        let Told { notes, missing: notes_missing } = self.notes.gather(run, &status).await;
+        let Told { notes, missing: notes_missing } = self.notes.gather(run, &readings).await;
         self.before = Some((at, status.clone()));
         event("facts", &Facts { at_ms, status, recent, notes, notes_missing })
     }

@@ -72,7 +72,7 @@ fn look(readings: &[Reading]) -> Look {
         let of_daemon = Facts::of(std::slice::from_ref(reading));
         let mut started = of_daemon.samples("process_start_time_seconds", &[]);
         Counted {
-            started: started.next().map(|(_, sample)| sample.value.clone()),
+            started: started.next().map(|(_, sample)| sample.value.to_owned()),
             buckets: of_daemon.buckets(ACCEPT, &[]),
         }
     };
@@ -104,7 +104,7 @@ fn gained(before: &Look, now: &Look) -> Buckets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::parse;
+    use crate::text::Exposition;
 
     /// An API that was started at this time and has accepted so many payments in up to 1 ms, and so
     /// many in up to 10 ms.
@@ -117,7 +117,7 @@ mod tests {
              {ACCEPT}_bucket{{le=\"0.001\"}} {fast}\n{ACCEPT}_bucket{{le=\"0.01\"}} {all}\n\
              {ACCEPT}_bucket{{le=\"+Inf\"}} {all}\n# EOF\n"
         );
-        Reading { daemon: name.to_owned(), families: Ok(parse(&text).unwrap()) }
+        Reading { daemon: name.to_owned(), metrics: Ok(Exposition::parse(text).unwrap()) }
     }
 
     fn p50_ms(recent: &mut Recent, second: u64, readings: &[Reading]) -> Option<f64> {
@@ -146,10 +146,8 @@ mod tests {
         let times = recent.add(Duration::from_secs(1), &anew).unwrap();
         assert!(times.accept_p99_ms.unwrap() <= 1.0, "{times:?}");
         let mut recent = Recent::default();
-        let gone = Reading {
-            daemon: "api-1".to_owned(),
-            families: Err(crate::gather::DaemonDown::Silent),
-        };
+        let gone =
+            Reading { daemon: "api-1".to_owned(), metrics: Err(crate::gather::DaemonDown::Silent) };
         assert_eq!(p50_ms(&mut recent, 0, &[gone]), None);
         assert_eq!(p50_ms(&mut recent, 1, &[api("api-1", 1, 100, 100)]), None);
     }

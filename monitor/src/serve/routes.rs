@@ -20,7 +20,7 @@ use crate::page::totals::RangeTotals;
 use crate::page::{CONTENT_SECURITY_POLICY, Page};
 use crate::shared::SharedGathering;
 use crate::status::facts::Facts;
-use crate::text::{self, write};
+use crate::text;
 
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -121,7 +121,7 @@ impl Routes {
 
     async fn metrics(&self) -> Answer {
         match self.shared.readings().await {
-            Ok(readings) => text(text::CONTENT_TYPE, write(&merge(&readings))),
+            Ok(readings) => text(text::CONTENT_TYPE, merge(&readings)),
             Err(why) => {
                 tracing::warn!("{why}");
                 error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string())

@@ -1,7 +1,7 @@
 //! What the metrics of all daemons say together: sums, extremes, and how long most things took.
 
 use crate::gather::Reading;
-use crate::text::Sample;
+use crate::text::{Family, Sample};
 
 /// The readings of all daemons, to be asked.
 #[derive(Clone, Copy)]
@@ -30,14 +30,12 @@ impl<'a> Facts<'a> {
         self,
         family: &str,
         labels: &[(&str, &str)],
-    ) -> impl Iterator<Item = (&'a str, &'a Sample)> {
-        let families = self.readings.iter().flat_map(|reading| {
-            let families = reading.families.as_deref().unwrap_or_default();
-            families.iter().map(|family| (reading.daemon.as_str(), family))
+    ) -> impl Iterator<Item = (&'a str, Sample<'a>)> {
+        let samples = self.readings.iter().flat_map(move |Reading { daemon, metrics }| {
+            let family = metrics.as_ref().ok().and_then(|metrics| metrics.family(family));
+            let samples = family.into_iter().flat_map(Family::samples);
+            samples.map(move |sample| (daemon.as_str(), sample))
         });
-        let samples = families
-            .filter(move |(_, other)| other.name == family)
-            .flat_map(|(daemon, family)| family.samples.iter().map(move |sample| (daemon, sample)));
         samples.filter(move |(_, sample)| {
             labels.iter().all(|(name, value)| sample.label(name) == Some(value))
         })
@@ -61,7 +59,7 @@ impl<'a> Facts<'a> {
     /// The whole number that all of them tell, if they tell the same.
     #[must_use]
     pub fn agreed(self, family: &str, labels: &[(&str, &str)]) -> Option<u64> {
-        let mut values = self.samples(family, labels).map(|(_, sample)| &sample.value);
+        let mut values = self.samples(family, labels).map(|(_, sample)| sample.value);
         let first = values.next()?;
         values.all(|value| value == first).then(|| first.parse().ok()).flatten()
     }
@@ -121,11 +119,11 @@ pub fn quantile(buckets: &[(f64, f64)], part: f64) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::gather::DaemonDown;
-    use crate::text::parse;
+    use crate::text::Exposition;
 
     fn reading(daemon: &str, text: &str) -> Reading {
-        let families = Ok(parse(&format!("{text}# EOF\n")).unwrap());
-        Reading { daemon: daemon.to_owned(), families }
+        let metrics = Ok(Exposition::parse(format!("{text}# EOF\n")).unwrap());
+        Reading { daemon: daemon.to_owned(), metrics }
     }
 
     #[test]
@@ -136,7 +134,7 @@ mod tests {
                  # HELP b B\n# TYPE b gauge\nb {age}\n"
             )
         };
-        let down = Reading { daemon: "c".to_owned(), families: Err(DaemonDown::Silent) };
+        let down = Reading { daemon: "c".to_owned(), metrics: Err(DaemonDown::Silent) };
         let readings = [reading("a", &text(1, 2, "0.5")), down, reading("b", &text(10, 20, "0"))];
         let facts = Facts::of(&readings);
         assert_eq!((facts.sum("a", &[]), facts.sum("a", &[("p", "y")])), (33, 22));

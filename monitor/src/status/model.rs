@@ -307,7 +307,7 @@ impl DaemonStatus {
     fn of(facts: Facts<'_>, reading: &Reading) -> Self {
         let value = |family: &str| {
             let mut samples = facts.samples(family, &[]);
-            samples.find(|(daemon, _)| *daemon == reading.daemon).map(|(_, sample)| &sample.value)
+            samples.find(|(daemon, _)| *daemon == reading.daemon).map(|(_, sample)| sample.value)
         };
         let of_daemon = Facts::of(std::slice::from_ref(reading));
         let counts = || Counts {
@@ -321,8 +321,8 @@ impl DaemonStatus {
         let has_counts = of_daemon.samples("router_payments_accepted", &[]).next().is_some();
         Self {
             name: reading.daemon.clone(),
-            up: reading.families.is_ok(),
-            why: reading.families.as_ref().err().map(ToString::to_string),
+            up: reading.metrics.is_ok(),
+            why: reading.metrics.as_ref().err().map(ToString::to_string),
             resident_bytes: value("process_resident_memory_bytes")
                 .and_then(|text| text.parse().ok()),
             cpu_s: value("process_cpu_seconds").and_then(|text| text.parse().ok()),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::gather::DaemonDown;
-use crate::text::parse;
+use crate::text::Exposition;
 
 /// A name, a kind, and samples: their labels as they are written, and their values.
 type Told<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
@@ -18,8 +18,8 @@ fn reading(daemon: &str, families: &[Told<'_>]) -> Reading {
             writeln!(text, "{name}{suffix}{labels} {value}").unwrap();
         }
     }
-    let families = Ok(parse(&format!("{text}# EOF\n")).unwrap());
-    Reading { daemon: daemon.to_owned(), families }
+    let metrics = Ok(Exposition::parse(format!("{text}# EOF\n")).unwrap());
+    Reading { daemon: daemon.to_owned(), metrics }
 }
 
 pub fn api(name: &str, accepted: &str, breaker: [&str; 3], age: &str, accepting: &str) -> Reading {
@@ -50,6 +50,7 @@ pub fn api(name: &str, accepted: &str, breaker: [&str; 3], age: &str, accepting:
                 ],
             ),
             ("router_processor_failing", "gauge", &[("{processor=\"default\"}", "0")]),
+            ("router_notes", "counter", &[("", "1")]),
             ("process_start_time_seconds", "gauge", &[("", "1000.25")]),
             ("process_resident_memory_bytes", "gauge", &[("", "12582912")]),
             ("process_cpu_seconds", "counter", &[("", "1.5")]),
@@ -61,17 +62,22 @@ pub const ALL_CLOSED: [&str; 3] = ["1", "0", "0"];
 const OPEN: [&str; 3] = ["0", "0", "1"];
 
 /// The reading with this value in all samples of a family.
-fn with(mut reading: Reading, name: &str, value: &str) -> Reading {
-    let families = reading.families.as_mut().unwrap().iter_mut();
-    let family = families.into_iter().find(|family| family.name == name).unwrap();
-    for sample in &mut family.samples {
-        value.clone_into(&mut sample.value);
-    }
-    reading
+pub fn with(reading: Reading, name: &str, value: &str) -> Reading {
+    let metrics = reading.metrics.unwrap();
+    assert!(metrics.family(name).is_some_and(|family| family.samples().next().is_some()));
+    let is_meant = |line: &str| {
+        let rest = line.strip_prefix(name).map(|rest| rest.strip_prefix("_total").unwrap_or(rest));
+        rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+    };
+    let text = metrics.text().lines().map(|line| match line.rsplit_once(' ') {
+        Some((before, _)) if is_meant(line) => format!("{before} {value}\n"),
+        _ => format!("{line}\n"),
+    });
+    Reading { metrics: Ok(Exposition::parse(text.collect()).unwrap()), ..reading }
 }
 
 pub fn silent(daemon: &str) -> Reading {
-    Reading { daemon: daemon.to_owned(), families: Err(DaemonDown::Silent) }
+    Reading { daemon: daemon.to_owned(), metrics: Err(DaemonDown::Silent) }
 }
 
 fn store(behind: &str) -> Reading {
@@ -97,7 +103,6 @@ pub fn sharing_store(connected: &str, lag: &str) -> Reading {
 }
 
 fn store_with(database: &str, connected: &str, lag: &str) -> Reading {
-    let mut store = store("0");
     let name = |what: &str| format!("router_{database}_{what}");
     let told = reading(
         "store",
@@ -108,8 +113,9 @@ fn store_with(database: &str, connected: &str, lag: &str) -> Reading {
             (name("behind_bytes").as_str(), "gauge", &[("", "96")]),
         ],
     );
-    store.families.as_mut().unwrap().extend(told.families.unwrap());
-    store
+    let [store, told] = [store("0"), told].map(|reading| reading.metrics.unwrap());
+    let text = store.text().trim_end_matches("# EOF\n").to_owned() + told.text();
+    Reading { daemon: "store".to_owned(), metrics: Ok(Exposition::parse(text).unwrap()) }
 }
 
 #[test]
@@ -188,8 +194,7 @@ fn each_problem_makes_it_degraded_and_is_told() {
 #[test]
 fn a_breaker_that_is_not_closed_is_no_problem_while_nothing_waits_and_the_processor_is_well() {
     let idle = with(api("api-1", "6", OPEN, "0", "1"), "router_backlog_payments", "0");
-    let families = idle.families.as_ref().unwrap();
-    assert!(families.iter().any(|family| family.name == "router_processor_failing"));
+    assert!(idle.metrics.as_ref().unwrap().family("router_processor_failing").is_some());
     let status = Status::of(&[idle, store("0")]);
     assert_eq!((status.health, status.problems), (Health::Well, vec![]));
     assert_eq!(status.processors[1].breaker, "open");
