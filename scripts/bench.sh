@@ -3,7 +3,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-readonly PARTS=(pieces intake instructions flood contest idle rebuild archive)
+readonly PARTS=(pieces intake instructions flood contest idle watching rebuild archive)
 readonly EXIT_USAGE=64
 readonly IDLE_SECONDS=60
 
@@ -18,6 +18,7 @@ scripts/bench.sh [--rounds N] [PART...]
   flood         scripts/stress.sh flood: half a million payments as fast as they go
   contest       scripts/stress.sh contest
   idle          CPU time of all processes in $IDLE_SECONDS s in which nothing is asked; on the usual ports
+  watching      what it costs that somebody follows the live page, at the contest's rate
   rebuild       the time that a store takes from its start to its first answer
   archive       payments archived a second, and the time of a restore; needs PostgreSQL
 
@@ -100,6 +101,10 @@ idle() {
   wait "$system" || true
   trap - EXIT
   rm -r "$folder"
+}
+
+watching() {
+  scripts/watching.py --programs "$(dirname "$RINHA_TEST")"
 }
 
 rebuild() {
