@@ -7,6 +7,7 @@ is told are medians. CPU time is that of the router's processes and the monitor,
 """
 
 import argparse
+import contextlib
 import http.client
 import pathlib
 import signal
@@ -24,6 +25,7 @@ CLIENTS = 4
 SETTLE_SECONDS = 1.5
 BLOCK_SECONDS = 6
 START_SECONDS = 30
+THREADS_SECONDS = 12
 
 
 def numbers(text):
@@ -44,19 +46,24 @@ def arguments():
     return parser.parse_args()
 
 
-def start(programs, data):
-    """Starts the router, waits until it is ready and gives its process."""
+@contextlib.contextmanager
+def running(programs, data):
+    """The router, from when it is ready until it has ended."""
     ports = [part for option, port in PORTS.items() for part in (option, str(port))]
-    log = open(data / "log", "w+", encoding="utf-8")
-    router = subprocess.Popen([programs / "rinha-test", "up", "--data", data / "router", *ports],
-                              stdout=log, stderr=log)
-    deadline = time.monotonic() + START_SECONDS
-    while "\nready" not in pathlib.Path(log.name).read_text(encoding="utf-8"):
-        if router.poll() is not None or time.monotonic() > deadline:
-            router.terminate()
-            sys.exit(f"the router did not start:\n{pathlib.Path(log.name).read_text()}")
-        time.sleep(0.2)
-    return router
+    log = data / "log"
+    with log.open("w") as output:
+        router = subprocess.Popen([programs / "rinha-test", "up", "--data", data / "router", *ports],
+                                  stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while "\nready" not in log.read_text(encoding="utf-8"):
+            if router.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"the router did not start:\n{log.read_text(encoding='utf-8')}")
+            time.sleep(0.2)
+        yield router
+    finally:
+        router.send_signal(signal.SIGINT)
+        router.wait()
 
 
 def daemons(router):
@@ -70,10 +77,14 @@ def daemons(router):
 
 
 def cpu_ms(found):
-    """The CPU time that each had so far."""
-    def of(tasks):
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir())
-    return {name: sum(of(tasks) for tasks in all_tasks) / 1e6 for name, all_tasks in found.items()}
+    """The CPU time that each had so far, without threads that have ended."""
+    def of(task):
+        try:
+            return int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            return 0
+    return {name: sum(of(task) for tasks in all_tasks for task in tasks.iterdir()) / 1e6
+            for name, all_tasks in found.items()}
 
 
 def post(first, every, stop, failures):
@@ -98,49 +109,61 @@ def measure(found, is_watched):
     events = f"http://127.0.0.1:{PORTS['--metrics-port']}/events"
     command = ["curl", "--silent", "--no-buffer", events]
     watcher = subprocess.Popen(command, stdout=subprocess.DEVNULL) if is_watched else None
-    time.sleep(SETTLE_SECONDS)
-    before, start_s = cpu_ms(found), time.monotonic()
-    time.sleep(BLOCK_SECONDS)
-    after, seconds = cpu_ms(found), time.monotonic() - start_s
-    if watcher:
-        if watcher.poll() is not None:
+    try:
+        time.sleep(SETTLE_SECONDS)
+        before, start_s = cpu_ms(found), time.monotonic()
+        time.sleep(BLOCK_SECONDS)
+        after, seconds = cpu_ms(found), time.monotonic() - start_s
+        if watcher and watcher.poll() is not None:
             sys.exit("the page's events ended by themselves")
-        watcher.terminate()
-        watcher.wait()
+    finally:
+        if watcher:
+            watcher.terminate()
+            watcher.wait()
     return {name: (after[name] - before[name]) / seconds for name in found}
+
+
+def measure_blocks(router, options):
+    """Blocks of both kinds in turn, by whether the page was followed."""
+    stop, failures = threading.Event(), []
+    now, every = time.monotonic(), CLIENTS / options.rate
+    clients = [threading.Thread(target=post,
+                                args=(now + at * every / CLIENTS, every, stop, failures))
+               for at in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        found = daemons(router)
+        # Threads of the start have ended by then, and with them what they took.
+        time.sleep(THREADS_SECONDS)
+        blocks = {False: [], True: []}
+        for number in range(2 * options.blocks):
+            print(f"\rblock {number + 1} of {2 * options.blocks}", end="", file=sys.stderr)
+            is_watched = number % 2 == 1
+            blocks[is_watched].append(measure(found, is_watched))
+            if failures:
+                break
+        print(file=sys.stderr)
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    if failures:
+        sys.exit(f"not all payments were taken in: {failures[:5]}")
+    return blocks
 
 
 def main():
     options = arguments()
-    with tempfile.TemporaryDirectory() as data:
-        router = start(options.programs, pathlib.Path(data))
-        stop, failures = threading.Event(), []
-        now, every = time.monotonic(), CLIENTS / options.rate
-        clients = [threading.Thread(target=post, daemon=True,
-                                    args=(now + at * every / CLIENTS, every, stop, failures))
-                   for at in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        try:
-            found = daemons(router)
-            blocks = {False: [], True: []}
-            for number in range(2 * options.blocks):
-                print(f"\rblock {number + 1} of {2 * options.blocks}", end="", file=sys.stderr)
-                is_watched = number % 2 == 1
-                blocks[is_watched].append(measure(found, is_watched))
-            print(file=sys.stderr)
-        finally:
-            stop.set()
-            for client in clients:
-                client.join()
-            router.send_signal(signal.SIGINT)
-            router.wait()
-    if failures:
-        sys.exit(f"not all payments were taken in: {failures[:5]}")
-    medians = [{name: statistics.median(block[name] for block in blocks[kind]) for name in found}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+    with tempfile.TemporaryDirectory() as folder:
+        with running(options.programs, pathlib.Path(folder)) as router:
+            blocks = measure_blocks(router, options)
+    names = blocks[True][0].keys()
+    medians = [{name: statistics.median(block[name] for block in blocks[kind]) for name in names}
                for kind in (False, True)]
     print("CPU milliseconds a second  nobody watches  the page is followed")
-    for name in found:
+    for name in names:
         print(f"{name:25} {medians[0][name]:15.2f} {medians[1][name]:21.2f}")
     alone, watched = (sum(of.values()) for of in medians)
     print(f"{'all':25} {alone:15.2f} {watched:21.2f}   {100 * (watched / alone - 1):+.1f} %")

@@ -9,6 +9,7 @@
 //! every second while somebody watches, and pieces of their own would cost more than all else.
 
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -130,15 +131,8 @@ impl<'a> Sample<'a> {
         self.labels().find(|(other, _)| *other == name).map(|(_, value)| value)
     }
 
-    /// Whether two samples of a family tell of the same: the order of labels says nothing.
-    fn is_of_same_series(self, other: Self) -> bool {
-        // No sample has a label twice.
-        self.suffix == other.suffix
-            && self.labels.len() == other.labels.len()
-            && self.labels().all(|(name, value)| other.label(name) == Some(value))
-    }
-
-    /// The same for samples of the same series, and most often another one for others.
+    /// The same for samples of a family with the same suffix and labels, whatever the order of these, and
+    /// nearly always another one for others.
     fn fingerprint(self) -> u64 {
         let label = |(name, value): (&str, &str)| {
             u64::from(crc32c::crc32c_append(crc32c::crc32c(name.as_bytes()), value.as_bytes()))
@@ -312,11 +306,14 @@ impl Exposition {
             samples
                 .sort_unstable_by_key(|(fingerprint, place, _)| (*fingerprint, place.value.start));
             for alike in samples.chunk_by(|one, other| one.0 == other.0) {
-                for (at_most, (_, place, sample)) in alike.iter().enumerate() {
-                    if alike[..at_most]
-                        .iter()
-                        .any(|(_, _, before)| before.is_of_same_series(*sample))
-                    {
+                if alike.len() == 1 {
+                    continue;
+                }
+                let mut series = BTreeSet::new();
+                for (_, place, sample) in alike {
+                    // The order of labels says nothing.
+                    let labels: BTreeMap<_, _> = sample.labels().collect();
+                    if !series.insert((sample.suffix, labels)) {
                         return at(&place.value, "has a sample that was there before");
                     }
                 }
@@ -484,6 +481,9 @@ mod tests {
         assert_eq!(told("b"), [("_total", Some("1"), "5"), ("_total", Some("2"), "1.5")]);
         assert_eq!(told("c"), []);
         assert!(read.family("b_total").is_none());
+        let alike = parse(&format!("{HEAD}a{{ab=\"c\"}} 1\na{{a=\"bc\"}} 1\n# EOF\n")).unwrap();
+        let fingerprints = alike.family("a").unwrap().samples().map(Sample::fingerprint);
+        assert_eq!(fingerprints.collect::<BTreeSet<_>>().len(), 1, "they are told apart by more");
         let first = read.family("b").unwrap().samples().next().unwrap();
         assert_eq!(first.labels().collect::<Vec<_>>(), [("x", "1"), ("y", r#"a\"\\"#)]);
     }
