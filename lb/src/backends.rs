@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ledger::handover::{HandoverError, HandoverSender, Standing};
 use ledger::metrics::Counter;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 /// The first pause before connecting again, doubled each time.
@@ -43,6 +44,8 @@ pub struct Backends {
     all: Vec<Backend>,
     next: Cell<usize>,
     connections_max: u32,
+    /// An API has said how it stands.
+    stood: Notify,
 }
 
 /// Why nobody took a connection.
@@ -70,13 +73,24 @@ impl Backends {
             handed_over: Counter::default(),
         };
         let all = paths.into_iter().map(backend).collect();
-        Self { all, next: Cell::new(0), connections_max }
+        Self { all, next: Cell::new(0), connections_max, stood: Notify::new() }
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.all.len()
+    }
+
+    /// Waits until an API is there that takes connections.
+    pub async fn first_with_room(&self) {
+        while !self
+            .all
+            .iter()
+            .any(|backend| backend.is_alive() && backend.standing.get().has_room())
+        {
+            self.stood.notified().await;
+        }
     }
 
     /// What there is to tell of each API.
@@ -124,7 +138,7 @@ impl Backends {
             let why = match HandoverSender::connect(&backend.path) {
                 Ok(link) => {
                     tracing::info!(%api, "connected to {name}");
-                    let ended = backend.listen(Rc::new(link)).await;
+                    let ended = backend.listen(Rc::new(link), &self.stood).await;
                     (pause, away) = (RECONNECT_PAUSE, Duration::ZERO);
                     match ended {
                         Ok(Standing { draining: true, .. }) => {
@@ -182,11 +196,14 @@ impl Backend {
     }
 
     /// Hears how the API stands, until it is gone, and gives what it said last.
-    async fn listen(&self, link: Rc<HandoverSender>) -> io::Result<Standing> {
+    async fn listen(&self, link: Rc<HandoverSender>, stood: &Notify) -> io::Result<Standing> {
         *self.link.borrow_mut() = Some(Rc::clone(&link));
         let heard = loop {
             match link.standing().await {
-                Ok(Some(standing)) => self.standing.set(standing),
+                Ok(Some(standing)) => {
+                    self.standing.set(standing);
+                    stood.notify_one();
+                }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }

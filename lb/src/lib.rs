@@ -30,6 +30,9 @@ use tokio::time::{sleep, timeout};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Clients that are answered with 503 at a time; more are closed without a word.
 const REFUSALS_MAX: u32 = 256;
+/// How long clients wait to be accepted until the first API is there, before they are told that none is: a
+/// balancer that was started again needs a moment to find those that ran on.
+const FIRST_API_PATIENCE: Duration = Duration::from_secs(1);
 /// How long clients that are being answered are waited for at the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -100,8 +103,13 @@ pub async fn run(
         publish(&settings.metrics_socket(), move |page| refusals.metrics.fill(page, &backends));
     }
     notify::ready(&format!("listening on {address}"));
+    let accepting = async {
+        // Nobody is there within that time, or somebody is: both are answered by accepting.
+        let _ = timeout(FIRST_API_PATIENCE, backends.first_with_room()).await;
+        accept(&listener, &backends, &refusals).await;
+    };
     tokio::select! {
-        () = accept(&listener, &backends, &refusals) => {}
+        () = accepting => {}
         told = shutdown => told.map_err(LbError::Start)?,
     }
     notify::stopping();

@@ -144,6 +144,17 @@ fn with_nobody_there_the_client_is_told_so() {
 }
 
 #[test]
+fn who_comes_before_the_first_api_is_handed_over_to_it() {
+    run(async {
+        let site = Site::start(&[]);
+        let client = site.connect().await;
+        let one = site.api(1).await;
+        one.serve("one").await;
+        assert_eq!(heard(client).await, "one");
+    });
+}
+
+#[test]
 fn an_api_that_is_gone_is_passed_over_and_comes_back_by_itself() {
     run(async {
         let site = Site::start(&[]);
