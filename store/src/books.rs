@@ -688,6 +688,31 @@ impl Books {
         Ok(is_there)
     }
 
+    /// Whether an id belongs, in a shared ledger, to the record at a place by rights, which no other record of
+    /// this volume can take over: it is there, and no purge made it void unless a processor may have it.
+    ///
+    /// # Errors
+    /// A journal or the index cannot be read.
+    pub fn has_right_by(
+        &mut self,
+        instance: u16,
+        place: Position,
+        id: CorrelationId,
+    ) -> Result<bool, BooksError> {
+        if place >= self.decisions.cut(instance) {
+            return self.is_accepted_at(instance, place, id);
+        }
+        // One that was in flight and is closed by now has records behind the cut.
+        let is_open = self.decisions.survivor(id).is_some();
+        Ok(is_open || self.look(id)?.is_some_and(|record| record.event != Event::Accepted))
+    }
+
+    /// How often this volume was purged.
+    #[must_use]
+    pub fn purges_count(&self) -> u64 {
+        self.decisions.purge()
+    }
+
     /// The record that tells most of a payment, by every record that was written before the call.
     ///
     /// # Errors

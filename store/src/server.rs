@@ -282,10 +282,7 @@ impl Shared {
                 )),
                 here => here.map(|payment| Some(Response::Payment(payment))),
             },
-            _ => Ok(Some(Response::Refused(
-                "payments of a shared ledger belong to all its machines, and are not purged"
-                    .to_owned(),
-            ))),
+            _ => unreachable!("the ledger is asked for nothing else"),
         };
         self.metrics.handled(&request, self.clock.elapsed_us() - asked_us);
         self.asked.notify_one();
@@ -301,7 +298,8 @@ impl Shared {
         through: Position,
     ) -> Result<Option<Response>, BooksError> {
         // Before anything is looked up for it, which an API would ask for again and again.
-        if let Err(error) = ledger.is_there() {
+        let purge = self.with_books(|books| Ok(books.purges_count()))?;
+        if let Err(error) = ledger.is_there().and_then(|()| ledger.demand_purged(purge)) {
             return Ok(Some(refused(&error)));
         }
         let begun = self.desk.borrow_mut().begin_claim(connection, through)?;
@@ -317,7 +315,7 @@ impl Shared {
         let mut gone = BTreeMap::new();
         for own in claimed.own {
             let is_there =
-                self.with_books(|books| books.is_accepted_at(own.instance, own.place, own.id))?;
+                self.with_books(|books| books.has_right_by(own.instance, own.place, own.id))?;
             // Of several that want the right of one that is gone, the first gets it.
             if is_there || gone.contains_key(&own.id) {
                 losers.insert(own.position);
@@ -329,6 +327,10 @@ impl Shared {
         match ledger.take_over(instance, &gone).await {
             Ok(settled) => losers.extend(settled),
             Err(error) => return Ok(Some(refused(&error))),
+        }
+        // What was claimed is void by now.
+        if self.with_books(|books| Ok(books.purges_count()))? != purge {
+            return Ok(Some(refused(&SharedError::Purging)));
         }
         self.desk.borrow_mut().end_claim(connection, instance, undecided.through, &losers)
     }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use ledger::journal::{Event, PaymentRecord, Position};
 use ledger::protocol::{Request, Response};
-use ledger::{Cents, CorrelationId, RangeMs, TimestampMs, Totals};
+use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use postgres::{Postgres, wait_for};
 use suite::{Line, Site, append, record, settled};
 
@@ -129,8 +129,91 @@ fn a_summary_has_what_all_machines_have_settled() {
             );
         }
     }
-    // A purge would be one of the other machine's payments too.
-    assert!(matches!(lines[0].ask(Request::Purge), Response::Refused(_)));
+}
+
+/// Has the only instance of a volume agree to a purge.
+fn purge(line: &mut Line) {
+    let asked = line.say(Request::Purge);
+    let Some((0, Response::PreparePurge { serial })) = line.hear() else { panic!("no purge") };
+    line.say(Request::PurgePrepared { serial });
+    assert!(matches!(line.hear(), Some((0, Response::PurgeNotice(_)))));
+    assert_eq!(line.hear(), Some((asked, Response::Purged)));
+}
+
+#[test]
+fn a_purge_takes_what_one_machine_has_settled_and_leaves_what_is_on_its_way() {
+    const SETTLED: u8 = 6;
+    const IN_FLIGHT: u8 = 7;
+    const UNSENT: u8 = 8;
+    const OTHERS: u8 = 9;
+    let [mut here, there] = machines();
+    let (mut ours, mut theirs) = (here.journal(1), there.journal(1));
+    let (mut our_line, mut their_line) = (here.instance(1), there.instance(1));
+    let accepted = |numbers: &[u8]| -> Vec<_> {
+        numbers.iter().map(|number| record(*number, Event::Accepted)).collect()
+    };
+    append(&mut ours, &accepted(&[SETTLED, IN_FLIGHT, UNSENT]));
+    append(&mut theirs, &accepted(&[OTHERS]));
+    assert_eq!(claim(&mut our_line, ours.end()), []);
+    assert_eq!(claim(&mut their_line, theirs.end()), []);
+    let (processor, requested_at) = (Processor::Default, TimestampMs::clamped(0));
+    let sent = Event::Dispatched { processor, requested_at };
+    append(&mut ours, &[record(SETTLED, settled()), record(IN_FLIGHT, sent)]);
+    append(&mut theirs, &[record(OTHERS, settled())]);
+    for line in [&mut our_line, &mut their_line] {
+        wait_for("both", || (summary(line, RangeMs::ALL) == paid(2)).then_some(()));
+    }
+
+    purge(&mut our_line);
+    assert_eq!(summary(&mut our_line, RangeMs::ALL), paid(1));
+    wait_for("what is left", || (summary(&mut their_line, RangeMs::ALL) == paid(1)).then_some(()));
+    // What was settled may be paid again, by anyone. What may be at a processor is nobody's, and what was not
+    // sent is still this machine's.
+    let first = append(&mut theirs, &accepted(&[IN_FLIGHT, UNSENT, SETTLED]));
+    assert_eq!(claim(&mut their_line, theirs.end()), [first, first.next()]);
+    let first = append(&mut ours, &accepted(&[IN_FLIGHT, UNSENT, SETTLED, OTHERS]));
+    let lost = [first, first.plus(2), first.plus(3)];
+    assert_eq!(claim(&mut our_line, ours.end()), lost);
+    // What was on its way counts once it has arrived.
+    append(&mut ours, &[record(IN_FLIGHT, settled())]);
+    for line in [&mut our_line, &mut their_line] {
+        wait_for("both again", || (summary(line, RangeMs::ALL) == paid(2)).then_some(()));
+    }
+    // And its id stays taken, also for a store that begins anew.
+    for _ in 0..2 {
+        let again = append(&mut ours, &accepted(&[IN_FLIGHT]));
+        let mut line = here.instance(1);
+        let losers = claim(&mut line, ours.end());
+        assert!(losers.contains(&again), "{losers:?}");
+        here.start_again();
+    }
+}
+
+#[test]
+fn a_purge_while_the_database_is_away_is_carried_out_before_anything_is_decided() {
+    let [mut here, there] = machines();
+    let mut journal = here.journal(1);
+    let mut line = here.instance(1);
+    append(&mut journal, &[record(7, Event::Accepted)]);
+    assert_eq!(claim(&mut line, journal.end()), []);
+    append(&mut journal, &[record(7, settled())]);
+    let mut their_line = there.instance(1);
+    wait_for("it", || (summary(&mut their_line, RangeMs::ALL) == paid(1)).then_some(()));
+    here.backing.0.borrow_mut().kill();
+    purge(&mut line);
+    // The same id, which the ledger still has as settled.
+    append(&mut journal, &[record(7, Event::Accepted)]);
+    let refused = line.ask(Request::Claim { through: journal.end() });
+    assert!(matches!(refused, Response::Refused(_)), "{refused:?}");
+    // Also by a store that begins anew.
+    here.start_again();
+    here.backing.0.borrow_mut().start_again();
+    let mut line = here.instance(1);
+    assert_eq!(claim(&mut line, journal.end()), []);
+    append(&mut journal, &[record(7, settled())]);
+    for line in [&mut line, &mut their_line] {
+        wait_for("it alone", || (summary(line, RangeMs::ALL) == paid(1)).then_some(()));
+    }
 }
 
 #[test]

@@ -65,6 +65,15 @@ impl Target {
         }
     }
 
+    /// What a purge did there.
+    #[must_use]
+    fn purged(self) -> &'static str {
+        match self {
+            Self::Archive => "has emptied the archive",
+            Self::Ledger { .. } => "has taken what it had settled out of the ledger",
+        }
+    }
+
     /// Its tables.
     #[must_use]
     pub fn versions(self) -> &'static schema::Tables {
@@ -103,7 +112,7 @@ impl Writing {
     async fn take_up(&self, client: &mut Client, purge: u64) -> Result<Standing, ArchiveError> {
         match self {
             Self::Archive(tables) => tables.take_up(client, purge).await,
-            Self::Ledger(writer) => writer.take_up(client, purge).await,
+            Self::Ledger(writer) => writer.take_up(client).await,
         }
     }
 
@@ -128,8 +137,7 @@ impl Writing {
     ) -> Result<(), ArchiveError> {
         match self {
             Self::Archive(tables) => tables.purge(client, before, purge, cuts).await,
-            // What stands there is that of all purges of the volume, and no store in a ledger purges.
-            Self::Ledger(_) => Ok(()),
+            Self::Ledger(writer) => writer.purge(client, purge, cuts).await,
         }
     }
 }
@@ -293,8 +301,9 @@ impl Follower {
             )
             .await?;
             reached.written();
-            tracing::info!("the archive was emptied by purge {ours}");
+            tracing::info!("purge {ours} of this volume {}", self.target.purged());
         }
+        self.progress.set_purged(ours);
         Ok(reached.places().clone())
     }
 
@@ -440,7 +449,11 @@ impl Follower {
     }
 }
 
-fn store_disk(volume: &Volume) -> Result<FolderDisk, ArchiveError> {
+/// The folder of a volume's store.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn store_disk(volume: &Volume) -> Result<FolderDisk, ArchiveError> {
     let path = volume.store();
     FolderDisk::create(&path).map_err(ArchiveError::io("open", path))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ledger::clock::Monotonic;
 
-/// Stands for a number of bytes that nobody knows.
+/// Stands for a number that nobody knows.
 const UNKNOWN: u64 = u64::MAX;
 
 /// What the archive's thread tells of itself.
@@ -16,6 +16,8 @@ pub struct Progress {
     behind_bytes: AtomicU64,
     connected: AtomicBool,
     over: AtomicBool,
+    /// The number of the last purge that was carried out there.
+    purged: AtomicU64,
     /// The moment by the clock up to which everything is archived.
     whole_at_ms: AtomicU64,
 }
@@ -28,6 +30,7 @@ impl Default for Progress {
             behind_bytes: AtomicU64::new(UNKNOWN),
             connected: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            purged: AtomicU64::new(UNKNOWN),
             whole_at_ms: AtomicU64::new(0),
         }
     }
@@ -60,6 +63,17 @@ impl Progress {
     pub fn lag(&self) -> Duration {
         let whole_at = Duration::from_millis(self.whole_at_ms.load(Ordering::Relaxed));
         self.clock.elapsed().saturating_sub(whole_at)
+    }
+
+    /// The number of the last purge that was carried out there. Nobody knows before the first connection.
+    #[must_use]
+    pub fn purged(&self) -> Option<u64> {
+        let number = self.purged.load(Ordering::Acquire);
+        (number != UNKNOWN).then_some(number)
+    }
+
+    pub(crate) fn set_purged(&self, number: u64) {
+        self.purged.store(number, Ordering::Release);
     }
 
     /// The moment by the clock of [`Progress::lag`].

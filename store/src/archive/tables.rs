@@ -382,7 +382,11 @@ pub fn signed(number: u64) -> i64 {
     i64::try_from(number).expect("there are fewer than 2^31 segments, and than 2^63 purges")
 }
 
-fn unsigned(number: i64) -> Result<u64, ArchiveError> {
+/// A number that is never negative.
+///
+/// # Errors
+/// It is.
+pub fn unsigned(number: i64) -> Result<u64, ArchiveError> {
     u64::try_from(number).map_err(|_| odd(format!("{number} is less than nothing")))
 }
 

@@ -157,7 +157,8 @@ impl Session {
         let mut claimed = Claimed::default();
         for (position, id) in taken {
             let Some((owner, by, old_place)) = owners.get(&uuid(id)).copied() else {
-                return Err(SharedError::Odd(format!("that {id} is taken, and not by whom")));
+                // A purge of its volume took it out meanwhile.
+                return Err(SharedError::Changed);
             };
             if owner != volume {
                 claimed.losers.insert(position);

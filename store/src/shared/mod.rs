@@ -151,6 +151,9 @@ pub enum SharedError {
     /// What follows the journals has ended.
     #[error("nothing is written to the ledger any more, for the reason that was logged")]
     NotFollowed,
+    /// The volume was purged, and the ledger not yet.
+    #[error("a purge of this volume is being carried out in the ledger")]
+    Purging,
     /// A right was given by someone else meanwhile.
     #[error("the ledger has changed meanwhile")]
     Changed,
@@ -178,6 +181,9 @@ impl From<ArchiveError> for SharedError {
             }
             ArchiveError::OddTable { action, why } => Self::OddTable { action, why },
             ArchiveError::Conflict(what) => Self::Conflict(what),
+            ArchiveError::PurgedBeyond { theirs, ours } => {
+                Self::Older(format!("purge {theirs}, and this volume's last one is {ours}"))
+            }
             ArchiveError::TakenOver(_) => Self::TakenOver,
             error => Self::Database(error),
         }
@@ -190,7 +196,7 @@ impl SharedError {
     fn speaks_against_the_connection(&self, patience: Duration) -> bool {
         match self {
             Self::Database(ArchiveError::TimedOut { .. }) => patience > QUESTION_PATIENCE,
-            Self::Odd(_) | Self::Changed => false,
+            Self::Odd(_) | Self::Changed | Self::Purging => false,
             _ => true,
         }
     }
@@ -199,7 +205,7 @@ impl SharedError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Away(_) | Self::Changed => true,
+            Self::Away(_) | Self::Changed | Self::Purging => true,
             Self::Database(error) => error.is_passing(),
             _ => false,
         }
@@ -314,9 +320,10 @@ impl SharedLedger {
         if is_first {
             let client = &mut connection.client;
             let joining = tables::join(client, &self.volume, (self.id, self.holder));
-            timeout(STEP_PATIENCE, joining)
+            let purge = timeout(STEP_PATIENCE, joining)
                 .await
                 .map_err(|_| SharedError::Away("it does not take the volume in".to_owned()))??;
+            self.progress.set_purged(purge);
             let target = Target::Ledger { holder: self.holder };
             let connecting = self.connecting.clone();
             let follower = Archive::follow(
@@ -373,6 +380,15 @@ impl SharedLedger {
     /// It is away.
     pub fn is_there(&self) -> Result<(), SharedError> {
         self.session().map(drop)
+    }
+
+    /// Whether the ledger has carried out the volume's purge with this number. Before, it may have ids as
+    /// settled that were purged.
+    ///
+    /// # Errors
+    /// It has not, or that is not known yet.
+    pub fn demand_purged(&self, purge: u64) -> Result<(), SharedError> {
+        if self.progress.purged() == Some(purge) { Ok(()) } else { Err(SharedError::Purging) }
     }
 
     /// How far what was settled here is written to it.
@@ -469,8 +485,11 @@ impl SharedLedger {
 #[must_use]
 pub fn concerns(request: &Request) -> bool {
     match request {
-        Request::Claim { .. } | Request::Summarize(_) | Request::Look(_) | Request::Purge => true,
-        Request::Hello { .. } | Request::PurgePrepared { .. } | Request::Trace(_) => false,
+        Request::Claim { .. } | Request::Summarize(_) | Request::Look(_) => true,
+        Request::Hello { .. }
+        | Request::Purge
+        | Request::PurgePrepared { .. }
+        | Request::Trace(_) => false,
     }
 }
 
@@ -499,6 +518,7 @@ mod tests {
             ArchiveError::Ahead(what()),
             ArchiveError::TakenOver(what()),
             ArchiveError::Conflict(what()),
+            ArchiveError::PurgedBeyond { theirs: 2, ours: 1 },
             odd(),
             missing(),
         ];

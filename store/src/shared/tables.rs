@@ -3,7 +3,10 @@
 //! Invariant: payments, totals and the places that they were read up to change together, and only from the
 //! places that the writer believes in.
 
+use std::collections::BTreeMap;
+
 use ledger::Processor;
+use ledger::journal::Position;
 use ledger::volume::Volume;
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
@@ -11,25 +14,38 @@ use uuid::Uuid;
 use super::membership::{self, Membership};
 use super::{SharedError, spans};
 use crate::archive::error::ArchiveError;
+use crate::archive::follow::store_disk;
 use crate::archive::identity::random_id;
 use crate::archive::journals::{Batch, check_places};
 use crate::archive::schema::{self, Tables as Versions};
 use crate::archive::tables::{
-    Months, Moved, Standing, column, copy, demand_all_moved, place, signed,
+    Months, Moved, Standing, column, copy, demand_all_moved, place, signed, unsigned,
 };
+use crate::claims::read_purged;
 
 /// The ledger's tables, by versions.
 pub const VERSIONS: Versions = Versions {
     // `payledgr` in ASCII.
     lock_number: 0x7061_796c_6564_6772,
     versions_table: "ledger_schema_version",
-    migrations: &[include_str!("migrations/0001_ledger.sql")],
+    migrations: &[
+        include_str!("migrations/0001_ledger.sql"),
+        include_str!("migrations/0002_purges.sql"),
+    ],
     whose: "the ledger's",
     name: "ledger",
 };
 
 /// The payments of all machines.
 const PAYMENTS: &str = "ledger_payments";
+
+/// Takes a volume's payments out, and with them their rights: they were settled, so nobody sends them any
+/// more. Rights of what was not settled stay: it may be at a processor.
+const REMOVE_SETTLED: &str = "WITH removed AS (DELETE FROM ledger_payments AS settled USING ledger_claims AS known \
+        WHERE known.correlation_id = settled.correlation_id AND known.volume = $1 \
+        RETURNING settled.correlation_id) \
+    DELETE FROM ledger_claims AS known USING removed \
+        WHERE known.correlation_id = removed.correlation_id AND known.volume = $1";
 
 /// The ledger's tables, as one volume writes them.
 pub struct Writer {
@@ -38,7 +54,8 @@ pub struct Writer {
     months: Months,
 }
 
-/// Makes the tables, joins with a volume, and makes the store `holder` the one that may write for it.
+/// Makes the tables, joins with a volume, and makes the store `holder` the one that may write for it. Gives the
+/// number of the volume's last purge there.
 ///
 /// # Errors
 /// The volume has joined another ledger, or the database refuses.
@@ -46,7 +63,7 @@ pub async fn join(
     client: &mut Client,
     volume: &Volume,
     (id, holder): (Uuid, Uuid),
-) -> Result<(), SharedError> {
+) -> Result<u64, SharedError> {
     schema::migrate(client, &VERSIONS).await?;
     let failed = ArchiveError::sql("take a volume into the ledger");
     let transaction = client.transaction().await.map_err(&failed)?;
@@ -58,7 +75,7 @@ pub async fn join(
     let row = transaction.query_one("SELECT id FROM ledger", &[]).await.map_err(&failed)?;
     let theirs: Uuid = column(&row, 0)?;
     let known = transaction
-        .query_opt("SELECT 1 FROM ledger_volumes WHERE volume = $1", &[&id])
+        .query_opt("SELECT purge FROM ledger_volumes WHERE volume = $1", &[&id])
         .await
         .map_err(&failed)?;
     let membership = membership::demand(volume, theirs)?;
@@ -70,7 +87,15 @@ pub async fn join(
         .query("SELECT instance, place FROM ledger_places WHERE volume = $1", &[&id])
         .await
         .map_err(&failed)?;
-    let places = rows.iter().map(place).collect::<Result<_, _>>()?;
+    let mut places: BTreeMap<u16, Position> = rows.iter().map(place).collect::<Result<_, _>>()?;
+    let purged = read_purged(&store_disk(volume)?).map_err(ArchiveError::from)?;
+    let purge = known.map(|row| unsigned(column(&row, 0)?)).transpose()?.unwrap_or_default();
+    if purge < purged.number {
+        // What a purge that is still to be carried out there made void may be gone.
+        for (instance, place) in &mut places {
+            *place = (*place).max(purged.cuts.get(instance).copied().unwrap_or(*place));
+        }
+    }
     check_places(volume, &places)?;
     transaction
         .execute(
@@ -81,7 +106,8 @@ pub async fn join(
         .await
         .map_err(&failed)?;
     transaction.commit().await.map_err(failed)?;
-    membership::set(volume, theirs)
+    membership::set(volume, theirs)?;
+    Ok(purge)
 }
 
 impl Writer {
@@ -95,20 +121,60 @@ impl Writer {
     ///
     /// # Errors
     /// Another store writes for the volume, or the database refuses.
-    pub async fn take_up(&self, client: &mut Client, purge: u64) -> Result<Standing, ArchiveError> {
+    pub async fn take_up(&self, client: &mut Client) -> Result<Standing, ArchiveError> {
         let failed = ArchiveError::sql("tell how far the ledger is");
         let transaction = client.transaction().await.map_err(&failed)?;
         // Held before the places are read: a transaction of a lost connection may be under way, and
         // ends before this one goes on.
-        self.hold(&transaction).await?;
+        let purge = self.hold(&transaction).await?;
         let rows = transaction
             .query("SELECT instance, place FROM ledger_places WHERE volume = $1", &[&self.volume])
             .await
             .map_err(&failed)?;
         let places = rows.iter().map(place).collect::<Result<_, _>>()?;
         transaction.commit().await.map_err(failed)?;
-        // Nothing is purged from a ledger.
         Ok(Standing { purge, places })
+    }
+
+    /// Takes out what the volume's purge with this number has made void, after which its journals go on from
+    /// these places.
+    ///
+    /// # Errors
+    /// Another store writes for the volume, or the database refuses.
+    pub async fn purge(
+        &self,
+        client: &mut Client,
+        purge: u64,
+        cuts: &BTreeMap<u16, Position>,
+    ) -> Result<(), ArchiveError> {
+        let failed = ArchiveError::sql("carry out a purge");
+        let transaction = client.transaction().await.map_err(&failed)?;
+        self.hold(&transaction).await?;
+        for statement in [
+            REMOVE_SETTLED,
+            "DELETE FROM ledger_totals WHERE volume = $1",
+            "DELETE FROM ledger_places WHERE volume = $1",
+        ] {
+            transaction.execute(statement, &[&self.volume]).await.map_err(&failed)?;
+        }
+        let instances: Vec<i32> = cuts.keys().map(|instance| i32::from(*instance)).collect();
+        let places: Vec<i64> = cuts.values().map(|place| signed(place.to_u64())).collect();
+        transaction
+            .execute(
+                "INSERT INTO ledger_places (volume, instance, place) \
+                 SELECT $1, * FROM unnest($2::int[], $3::bigint[])",
+                &[&self.volume, &instances, &places],
+            )
+            .await
+            .map_err(&failed)?;
+        transaction
+            .execute(
+                "UPDATE ledger_volumes SET purge = $2 WHERE volume = $1",
+                &[&self.volume, &signed(purge)],
+            )
+            .await
+            .map_err(&failed)?;
+        transaction.commit().await.map_err(failed)
     }
 
     /// Writes a batch, its totals and the places that it was read up to.
@@ -127,21 +193,22 @@ impl Writer {
         transaction.commit().await.map_err(failed)
     }
 
-    /// Keeps other stores from writing for this volume until the transaction ends.
-    async fn hold(&self, transaction: &Transaction<'_>) -> Result<(), ArchiveError> {
+    /// Keeps other stores from writing for this volume until the transaction ends, and gives the number of the
+    /// volume's last purge there.
+    async fn hold(&self, transaction: &Transaction<'_>) -> Result<u64, ArchiveError> {
         let held = transaction
             .query_opt(
-                "SELECT holder FROM ledger_volumes WHERE volume = $1 FOR UPDATE",
+                "SELECT holder, purge FROM ledger_volumes WHERE volume = $1 FOR UPDATE",
                 &[&self.volume],
             )
             .await
             .map_err(ArchiveError::sql("say whose the volume is"))?;
-        let holder: Option<Uuid> = held.map(|row| column(&row, 0)).transpose()?;
-        if holder == Some(self.holder) {
-            Ok(())
-        } else {
-            Err(ArchiveError::TakenOver("what this store has written".to_owned()))
+        let taken_over = || ArchiveError::TakenOver("what this store has written".to_owned());
+        let row = held.ok_or_else(taken_over)?;
+        if column::<Uuid>(&row, 0)? != self.holder {
+            return Err(taken_over());
         }
+        unsigned(column(&row, 1)?)
     }
 
     async fn move_places(

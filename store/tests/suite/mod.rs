@@ -13,7 +13,9 @@ use std::time::Duration;
 use ledger::daemon::boot_id;
 use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
-use ledger::protocol::{CLAIM_RECORDS_MAX, FrameBuffer, PROTOCOL_VERSION, Request, Response};
+use ledger::protocol::{
+    CLAIM_RECORDS_MAX, FrameBuffer, PROTOCOL_VERSION, PurgeNotice, Request, Response,
+};
 use ledger::volume::Volume;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
 use tempfile::TempDir;
@@ -328,4 +330,76 @@ fn a_damaged_journal_ends_the_store_with_its_own_exit_code() {
     assert_eq!(site.store.wait().unwrap().code(), Some(65));
     site.start_again();
     assert_eq!(site.store.wait().unwrap().code(), Some(65));
+}
+
+#[test]
+fn a_purge_waits_until_every_instance_has_agreed() {
+    let site = Site::start();
+    let (mut one, two) = (site.journal(1), site.journal(2));
+    let (mut line_one, mut line_two) = (site.instance(1), site.instance(2));
+    append(&mut one, &[record(7, Event::Accepted), record(7, settled())]);
+    let asked = line_one.say(Request::Purge);
+    assert_eq!(line_one.hear(), Some((0, Response::PreparePurge { serial: 1 })));
+    assert_eq!(line_two.hear(), Some((0, Response::PreparePurge { serial: 1 })));
+    line_two.say(Request::PurgePrepared { serial: 1 });
+    line_one.say(Request::PurgePrepared { serial: 1 });
+    let notice = |cut| (0, Response::PurgeNotice(PurgeNotice { purge: 1, cut }));
+    assert_eq!(line_one.hear(), Some(notice(one.end())));
+    assert_eq!(line_one.hear(), Some((asked, Response::Purged)));
+    assert_eq!(line_two.hear(), Some(notice(two.end())));
+    let summary = Response::Summary([Totals::default(); 2]);
+    assert_eq!(line_two.ask(Request::Summarize(RangeMs::ALL)), summary);
+}
+
+#[test]
+fn a_purge_that_an_instance_does_not_agree_to_is_given_up() {
+    let site = Site::start();
+    let (mut one, _two) = (site.journal(1), site.journal(2));
+    let (mut line_one, mut line_two) = (site.instance(1), site.instance(2));
+    append(&mut one, &[record(7, Event::Accepted), record(7, settled())]);
+    let asked = line_one.say(Request::Purge);
+    assert_eq!(line_one.hear(), Some((0, Response::PreparePurge { serial: 1 })));
+    line_one.say(Request::PurgePrepared { serial: 1 });
+    // The other one says nothing.
+    assert_eq!(line_one.hear(), Some((0, Response::PurgeAborted)));
+    match line_one.hear() {
+        Some((number, Response::Refused(why))) => {
+            assert_eq!(number, asked);
+            assert!(why.contains("nothing was purged") && why.contains("api-2"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(line_two.hear(), Some((0, Response::PreparePurge { serial: 1 })));
+    assert_eq!(line_two.hear(), Some((0, Response::PurgeAborted)));
+    let totals = Totals::of_payment(Cents::new(1990));
+    let summary = Response::Summary([totals, Totals::default()]);
+    assert_eq!(line_two.ask(Request::Summarize(RangeMs::ALL)), summary);
+
+    // Its answer comes while the next purge waits, and agrees to nothing.
+    let asked = line_one.say(Request::Purge);
+    assert_eq!(line_one.hear(), Some((0, Response::PreparePurge { serial: 2 })));
+    line_one.say(Request::PurgePrepared { serial: 2 });
+    line_two.say(Request::PurgePrepared { serial: 1 });
+    assert_eq!(line_one.hear(), Some((0, Response::PurgeAborted)));
+    assert!(matches!(line_one.hear(), Some((number, Response::Refused(_))) if number == asked));
+}
+
+#[test]
+fn an_instance_that_runs_and_is_not_connected_stops_a_purge() {
+    let site = Site::start();
+    let _two = site.journal(2);
+    drop(site.instance(2));
+    let _one = site.journal(1);
+    let mut line = site.instance(1);
+    let asked = line.say(Request::Purge);
+    assert_eq!(line.hear(), Some((0, Response::PreparePurge { serial: 1 })));
+    line.say(Request::PurgePrepared { serial: 1 });
+    assert_eq!(line.hear(), Some((0, Response::PurgeAborted)));
+    match line.hear() {
+        Some((number, Response::Refused(why))) => {
+            assert_eq!(number, asked);
+            assert!(why.contains("api-2 runs and is not connected"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
