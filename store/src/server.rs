@@ -307,7 +307,7 @@ impl Shared {
             Ok(begun) => begun,
             Err(response) => return Ok(Some(response)),
         };
-        let claimed = match ledger.claim(instance, &undecided.payments).await {
+        let claimed = match ledger.claim((instance, purge), &undecided.payments).await {
             Ok(claimed) => claimed,
             Err(error) => return Ok(Some(refused(&error))),
         };
@@ -324,7 +324,7 @@ impl Shared {
             }
         }
         let gone: Vec<_> = gone.into_values().collect();
-        match ledger.take_over(instance, &gone).await {
+        match ledger.take_over((instance, purge), &gone).await {
             Ok(settled) => losers.extend(settled),
             Err(error) => return Ok(Some(refused(&error))),
         }

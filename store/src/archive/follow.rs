@@ -124,7 +124,7 @@ impl Writing {
     ) -> Result<(), ArchiveError> {
         match self {
             Self::Archive(tables) => tables.write(client, purge, batch).await,
-            Self::Ledger(writer) => writer.write(client, batch).await,
+            Self::Ledger(writer) => writer.write(client, purge, batch).await,
         }
     }
 
@@ -136,8 +136,11 @@ impl Writing {
         cuts: &BTreeMap<u16, Position>,
     ) -> Result<(), ArchiveError> {
         match self {
-            Self::Archive(tables) => tables.purge(client, before, purge, cuts).await,
-            Self::Ledger(writer) => writer.purge(client, purge, cuts).await,
+            Self::Archive(tables) => {
+                let purging = tables.purge(client, before, purge, cuts);
+                within("carry out a purge", STEP_PATIENCE, purging).await
+            }
+            Self::Ledger(writer) => writer.purge(client, before, purge, cuts).await,
         }
     }
 }
@@ -294,13 +297,8 @@ impl Follower {
             let path = self.volume.store();
             store_disk(&self.volume)?.sync().map_err(ArchiveError::io("sync", path))?;
             reached.send_purge(&purged.cuts);
-            within(
-                "carry out a purge",
-                STEP_PATIENCE,
-                tables.purge(client, theirs, ours, &purged.cuts),
-            )
-            .await?;
-            reached.written();
+            tables.purge(client, theirs, ours, &purged.cuts).await?;
+            reached.purged(&purged.cuts);
             tracing::info!("purge {ours} of this volume {}", self.target.purged());
         }
         self.progress.set_purged(ours);

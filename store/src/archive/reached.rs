@@ -66,6 +66,12 @@ impl Reached {
         self.set(places);
     }
 
+    /// Takes in that a purge was carried out: the archive has these places alone.
+    pub fn purged(&mut self, cuts: &BTreeMap<u16, Position>) {
+        self.sent.clear();
+        self.set(cuts.clone());
+    }
+
     /// The end of what the database has, as far as is known.
     #[must_use]
     pub fn places(&self) -> &BTreeMap<u16, Position> {
@@ -151,5 +157,8 @@ mod tests {
         reached.take_up(places(&[(1, 9)])).unwrap();
         reached.send_purge(&places(&[(1, 20), (2, 10)]));
         reached.take_up(places(&[(1, 20), (2, 10)])).unwrap();
+        // A journal that is away has no place any more.
+        reached.purged(&places(&[(1, 30)]));
+        assert_eq!(reached.places(), &places(&[(1, 30)]));
     }
 }

@@ -1,7 +1,7 @@
 //! What a connection to the ledger is asked.
 //!
 //! Invariant: a row of `ledger_claims` never changes its volume. So once one is seen, whoever is of another
-//! volume has lost for good. Within a volume a row may pass from a record that a power cut took to one that
+//! volume has lost for good; a purge removes rows of what was settled alone. Within a volume a row may pass from a record that a power cut took to one that
 //! is there, unless the payment was settled.
 //!
 //! That the store holds the volume is looked at and not locked. One that is being taken over may have a claim
@@ -20,7 +20,7 @@ use crate::archive::error::ArchiveError;
 use crate::archive::tables::{column, signed};
 
 /// Adds what is not there, in the order of ids, so that two machines never wait for each other in a circle.
-const CLAIM: &str = "WITH held AS (SELECT 1 FROM ledger_volumes WHERE volume = $1 AND holder = $2), \
+const CLAIM: &str = "WITH held AS (SELECT 1 FROM ledger_volumes WHERE volume = $1 AND holder = $2 AND purge = $6), \
     won AS (INSERT INTO ledger_claims (correlation_id, volume, instance, place) \
         SELECT wanted.id, $1, $3, wanted.place FROM unnest($4::uuid[], $5::bigint[]) \
             AS wanted (id, place) WHERE EXISTS (SELECT 1 FROM held) \
@@ -33,7 +33,8 @@ const TAKE_OVER: &str = "UPDATE ledger_claims AS known SET instance = $3, place 
         AS gone (id, instance, old_place, place) \
     WHERE known.correlation_id = gone.id AND known.volume = $1 AND known.instance = gone.instance \
         AND known.place = gone.old_place \
-        AND EXISTS (SELECT 1 FROM ledger_volumes WHERE volume = $1 AND holder = $2) \
+        AND EXISTS (SELECT 1 FROM ledger_volumes \
+            WHERE volume = $1 AND holder = $2 AND purge = $8) \
         AND NOT EXISTS (SELECT 1 FROM ledger_payments AS settled WHERE settled.correlation_id = gone.id) \
     RETURNING known.correlation_id";
 const SUM_OF_OTHERS: &str = "SELECT totals.processor, sum(totals.payments)::bigint, \
@@ -47,12 +48,24 @@ const LOOK: &str = "SELECT (amount * 100)::bigint, processor, \
         (extract(epoch FROM settled_at) * 1000)::bigint \
     FROM ledger_payments WHERE correlation_id = $1 LIMIT 1";
 
+const HELD: &str = "SELECT 1 FROM ledger_volumes WHERE volume = $1 AND holder = $2";
+
 /// Changes nothing, and is committed all the same, which is not confirmed before a synchronous standby has
 /// it and all that was committed sooner.
 const CONFIRM: &str = "UPDATE ledger_volumes SET holder = holder WHERE volume = $1 AND holder = $2";
 
-/// A volume, its store and the instance that claims.
-pub type Claimant = (Uuid, Uuid, u16);
+/// Who claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimant {
+    /// The volume.
+    pub volume: Uuid,
+    /// Its store.
+    pub holder: Uuid,
+    /// The number of the volume's last purge.
+    pub purge: u64,
+    /// The instance.
+    pub instance: u16,
+}
 
 /// What has come of a claim. All that are not named have the right to their ids.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -122,7 +135,7 @@ impl Session {
     /// The database refuses, or another store has taken the volume over.
     pub async fn claim(
         &self,
-        (volume, holder, instance): Claimant,
+        Claimant { volume, holder, purge, instance }: Claimant,
         payments: &[(Position, CorrelationId)],
     ) -> Result<Claimed, SharedError> {
         let failed = ArchiveError::sql("decide");
@@ -131,11 +144,11 @@ impl Session {
         let number = i32::from(instance);
         let row = self
             .client()
-            .query_one(&self.claim, &[&volume, &holder, &number, &ids, &places])
+            .query_one(&self.claim, &[&volume, &holder, &number, &ids, &places, &signed(purge)])
             .await
             .map_err(&failed)?;
         if !column::<bool>(&row, 0)? {
-            return Err(SharedError::TakenOver);
+            return Err(self.why_not_held(volume, holder).await?);
         }
         let won: BTreeSet<i64> = column::<Vec<i64>>(&row, 1)?.into_iter().collect();
         let taken: Vec<(Position, CorrelationId)> = payments
@@ -173,6 +186,13 @@ impl Session {
         Ok(claimed)
     }
 
+    /// Why the database does not take this store for the one that holds the volume after its last purge.
+    async fn why_not_held(&self, volume: Uuid, holder: Uuid) -> Result<SharedError, SharedError> {
+        let held = self.client().query_opt(HELD, &[&volume, &holder]).await;
+        let held = held.map_err(ArchiveError::sql("say whose the volume is"))?;
+        Ok(if held.is_some() { SharedError::Purging } else { SharedError::TakenOver })
+    }
+
     /// Gives the rights of records that are gone to others of the volume, and gives the places of those
     /// that have lost all the same, because the payment was settled.
     ///
@@ -180,7 +200,7 @@ impl Session {
     /// The database refuses, or it was changed meanwhile.
     pub async fn take_over(
         &self,
-        (volume, holder, instance): Claimant,
+        Claimant { volume, holder, purge, instance }: Claimant,
         gone: &[Gone],
     ) -> Result<Losers, SharedError> {
         let ids: Vec<Uuid> = gone.iter().map(|gone| uuid(gone.id)).collect();
@@ -192,7 +212,16 @@ impl Session {
             .client()
             .query(
                 &self.take_over,
-                &[&volume, &holder, &instance, &ids, &instances, &old_places, &places],
+                &[
+                    &volume,
+                    &holder,
+                    &instance,
+                    &ids,
+                    &instances,
+                    &old_places,
+                    &places,
+                    &signed(purge),
+                ],
             )
             .await
             .map_err(ArchiveError::sql("decide"))?;

@@ -40,7 +40,7 @@ use crate::archive::follow::{Pauses, Target};
 use crate::archive::identity;
 use crate::archive::url::DatabaseUrl;
 use crate::archive::{Archive, Progress};
-use claiming::{Claimed, Gone, Session};
+use claiming::{Claimant, Claimed, Gone, Session};
 
 /// How long the database may take to decide. It has a limit of its own that is longer.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
@@ -429,20 +429,20 @@ impl SharedLedger {
         answer
     }
 
-    /// Claims the ids of accepted payments of an instance.
+    /// Claims the ids of accepted payments of an instance, after this number of purges.
     ///
     /// # Errors
     /// The database is away, or another store has taken the volume over. Rights may have been given all
     /// the same; to ask again is right.
     pub async fn claim(
         &self,
-        instance: u16,
+        (instance, purge): (u16, u64),
         payments: &[(Position, CorrelationId)],
     ) -> Result<Claimed, SharedError> {
         if payments.is_empty() {
             return Ok(Claimed::default());
         }
-        let by = (self.id, self.holder, instance);
+        let by = Claimant { volume: self.id, holder: self.holder, purge, instance };
         self.ask("decide", CLAIM_PATIENCE, async |session| session.claim(by, payments).await).await
     }
 
@@ -451,11 +451,15 @@ impl SharedLedger {
     ///
     /// # Errors
     /// As for [`SharedLedger::claim`].
-    pub async fn take_over(&self, instance: u16, gone: &[Gone]) -> Result<Losers, SharedError> {
+    pub async fn take_over(
+        &self,
+        (instance, purge): (u16, u64),
+        gone: &[Gone],
+    ) -> Result<Losers, SharedError> {
         if gone.is_empty() {
             return Ok(Losers::new());
         }
-        let by = (self.id, self.holder, instance);
+        let by = Claimant { volume: self.id, holder: self.holder, purge, instance };
         self.ask("decide", CLAIM_PATIENCE, async |session| session.take_over(by, gone).await).await
     }
 

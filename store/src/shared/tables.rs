@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::membership::{self, Membership};
 use super::{SharedError, spans};
+use crate::archive::connection::{STEP_PATIENCE, within};
 use crate::archive::error::ArchiveError;
 use crate::archive::follow::store_disk;
 use crate::archive::identity::random_id;
@@ -39,13 +40,22 @@ pub const VERSIONS: Versions = Versions {
 /// The payments of all machines.
 const PAYMENTS: &str = "ledger_payments";
 
+/// Rights that are looked at in one step of a purge, and totals that are removed in one.
+const PURGE_ROWS: i64 = 10_000;
+
 /// Takes a volume's payments out, and with them their rights: they were settled, so nobody sends them any
-/// more. Rights of what was not settled stay: it may be at a processor.
-const REMOVE_SETTLED: &str = "WITH removed AS (DELETE FROM ledger_payments AS settled USING ledger_claims AS known \
-        WHERE known.correlation_id = settled.correlation_id AND known.volume = $1 \
-        RETURNING settled.correlation_id) \
-    DELETE FROM ledger_claims AS known USING removed \
-        WHERE known.correlation_id = removed.correlation_id AND known.volume = $1";
+/// more. Rights of what was not settled stay: it may be at a processor. Goes through the rights from an id on, and
+/// gives how many it has looked at and the last.
+const REMOVE_SETTLED: &str = "WITH part AS (SELECT correlation_id, volume FROM ledger_claims \
+        WHERE correlation_id >= $2 ORDER BY correlation_id LIMIT $3), \
+    removed AS (DELETE FROM ledger_payments AS settled USING part \
+        WHERE part.volume = $1 AND settled.correlation_id = part.correlation_id \
+        RETURNING settled.correlation_id), \
+    free AS (DELETE FROM ledger_claims AS known USING removed \
+        WHERE known.correlation_id = removed.correlation_id AND known.volume = $1) \
+    SELECT count(*), (array_agg(correlation_id ORDER BY correlation_id DESC))[1] FROM part";
+const REMOVE_TOTALS: &str = "DELETE FROM ledger_totals WHERE ctid = ANY(ARRAY(\
+        SELECT ctid FROM ledger_totals WHERE volume = $1 LIMIT $2))";
 
 /// The ledger's tables, as one volume writes them.
 pub struct Writer {
@@ -91,7 +101,9 @@ pub async fn join(
     let purged = read_purged(&store_disk(volume)?).map_err(ArchiveError::from)?;
     let purge = known.map(|row| unsigned(column(&row, 0)?)).transpose()?.unwrap_or_default();
     if purge < purged.number {
-        // What a purge that is still to be carried out there made void may be gone.
+        // What a purge that is still to be carried out there made void may be gone, and a whole journal away.
+        let there = volume.instances().map_err(ArchiveError::io("read", volume.journals()))?;
+        places.retain(|instance, _| there.contains(instance));
         for (instance, place) in &mut places {
             *place = (*place).max(purged.cuts.get(instance).copied().unwrap_or(*place));
         }
@@ -137,28 +149,76 @@ impl Writer {
     }
 
     /// Takes out what the volume's purge with this number has made void, after which its journals go on from
-    /// these places.
+    /// these places. The number is written last: nothing is decided for the volume before, so what was removed until a
+    /// connection was lost does no harm.
     ///
     /// # Errors
     /// Another store writes for the volume, or the database refuses.
     pub async fn purge(
         &self,
         client: &mut Client,
+        before: u64,
+        purge: u64,
+        cuts: &BTreeMap<u16, Position>,
+    ) -> Result<(), ArchiveError> {
+        let step = "carry out a purge";
+        let mut next = Some(Uuid::nil());
+        while let Some(first) = next {
+            next = within(step, STEP_PATIENCE, self.remove_settled(client, before, first)).await?;
+        }
+        while within(step, STEP_PATIENCE, self.remove_totals(client, before)).await? {}
+        within(step, STEP_PATIENCE, self.end_purge(client, before, purge, cuts)).await
+    }
+
+    /// Removes what is settled of some rights from an id on, and gives the id to go on from.
+    async fn remove_settled(
+        &self,
+        client: &mut Client,
+        before: u64,
+        first: Uuid,
+    ) -> Result<Option<Uuid>, ArchiveError> {
+        let failed = ArchiveError::sql("take purged payments out");
+        let transaction = client.transaction().await.map_err(&failed)?;
+        self.hold_after(&transaction, before).await?;
+        let row = transaction
+            .query_one(REMOVE_SETTLED, &[&self.volume, &first, &PURGE_ROWS])
+            .await
+            .map_err(&failed)?;
+        transaction.commit().await.map_err(failed)?;
+        // Less than a whole step was the last one.
+        let (count, last): (i64, Option<Uuid>) = (column(&row, 0)?, column(&row, 1)?);
+        Ok(last.filter(|_| count == PURGE_ROWS))
+    }
+
+    /// Removes some totals, and gives whether there may be more.
+    async fn remove_totals(&self, client: &mut Client, before: u64) -> Result<bool, ArchiveError> {
+        let failed = ArchiveError::sql("take purged totals out");
+        let transaction = client.transaction().await.map_err(&failed)?;
+        self.hold_after(&transaction, before).await?;
+        let removed = transaction
+            .execute(REMOVE_TOTALS, &[&self.volume, &PURGE_ROWS])
+            .await
+            .map_err(&failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(removed > 0)
+    }
+
+    async fn end_purge(
+        &self,
+        client: &mut Client,
+        before: u64,
         purge: u64,
         cuts: &BTreeMap<u16, Position>,
     ) -> Result<(), ArchiveError> {
         let failed = ArchiveError::sql("carry out a purge");
         let transaction = client.transaction().await.map_err(&failed)?;
-        self.hold(&transaction).await?;
-        for statement in [
-            REMOVE_SETTLED,
-            "DELETE FROM ledger_totals WHERE volume = $1",
-            "DELETE FROM ledger_places WHERE volume = $1",
-        ] {
-            transaction.execute(statement, &[&self.volume]).await.map_err(&failed)?;
-        }
+        self.hold_after(&transaction, before).await?;
         let instances: Vec<i32> = cuts.keys().map(|instance| i32::from(*instance)).collect();
         let places: Vec<i64> = cuts.values().map(|place| signed(place.to_u64())).collect();
+        transaction
+            .execute("DELETE FROM ledger_places WHERE volume = $1", &[&self.volume])
+            .await
+            .map_err(&failed)?;
         transaction
             .execute(
                 "INSERT INTO ledger_places (volume, instance, place) \
@@ -182,11 +242,16 @@ impl Writer {
     /// # Errors
     /// Another store writes for the volume, or the database refuses. It may be written all the same
     /// where the connection was lost.
-    pub async fn write(&mut self, client: &mut Client, batch: &Batch) -> Result<(), ArchiveError> {
+    pub async fn write(
+        &mut self,
+        client: &mut Client,
+        purge: u64,
+        batch: &Batch,
+    ) -> Result<(), ArchiveError> {
         self.months.make(client, &batch.payments).await?;
         let failed = ArchiveError::sql("take a batch of payments");
         let transaction = client.transaction().await.map_err(&failed)?;
-        self.hold(&transaction).await?;
+        self.hold_after(&transaction, purge).await?;
         self.move_places(&transaction, batch).await?;
         copy(&transaction, PAYMENTS, &batch.payments).await?;
         self.add_totals(&transaction, batch).await?;
@@ -209,6 +274,19 @@ impl Writer {
             return Err(taken_over());
         }
         unsigned(column(&row, 1)?)
+    }
+
+    /// The same, if the ledger is as it was left after this number of purges.
+    async fn hold_after(
+        &self,
+        transaction: &Transaction<'_>,
+        purge: u64,
+    ) -> Result<(), ArchiveError> {
+        if self.hold(transaction).await? == purge {
+            Ok(())
+        } else {
+            Err(ArchiveError::TakenOver(format!("purge {purge} of this volume")))
+        }
     }
 
     async fn move_places(
