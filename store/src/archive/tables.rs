@@ -198,11 +198,7 @@ impl Tables {
         transaction: &Transaction<'_>,
         purge: u64,
     ) -> Result<(), ArchiveError> {
-        if self.hold(transaction).await? == purge {
-            Ok(())
-        } else {
-            Err(ArchiveError::TakenOver(format!("purge {purge} of this volume")))
-        }
+        demand_purge(self.hold(transaction).await?, purge)
     }
 }
 
@@ -314,6 +310,24 @@ pub fn demand_all_moved(batch: &Batch, changed_count: u64) -> Result<(), Archive
     Err(ArchiveError::taken_over(places))
 }
 
+/// Demands that the tables are as they were left after this number of purges.
+///
+/// # Errors
+/// There was another purge, which another store has carried out.
+pub fn demand_purge(theirs: u64, purge: u64) -> Result<(), ArchiveError> {
+    if theirs == purge {
+        Ok(())
+    } else {
+        Err(ArchiveError::TakenOver(format!("purge {purge} of this volume")))
+    }
+}
+
+/// Instances and their places, as columns for `unnest`.
+#[must_use]
+pub fn place_columns(places: &BTreeMap<u16, Position>) -> (Vec<i32>, Vec<i64>) {
+    places.iter().map(|(instance, place)| (i32::from(*instance), signed(place.to_u64()))).unzip()
+}
+
 /// Makes these the places of the archive, and no others.
 ///
 /// # Errors
@@ -323,8 +337,7 @@ pub async fn set_places(
     places: &BTreeMap<u16, Position>,
 ) -> Result<(), ArchiveError> {
     let failed = ArchiveError::sql("take the places of the journals");
-    let instances: Vec<i32> = places.keys().map(|instance| i32::from(*instance)).collect();
-    let places: Vec<i64> = places.values().map(|place| signed(place.to_u64())).collect();
+    let (instances, places) = place_columns(places);
     transaction.execute("DELETE FROM archive_places", &[]).await.map_err(&failed)?;
     transaction
         .execute(

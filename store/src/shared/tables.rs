@@ -20,7 +20,8 @@ use crate::archive::identity::random_id;
 use crate::archive::journals::{Batch, check_places};
 use crate::archive::schema::{self, Tables as Versions};
 use crate::archive::tables::{
-    Months, Moved, Standing, column, copy, demand_all_moved, place, signed, unsigned,
+    Months, Moved, Standing, column, copy, demand_all_moved, demand_purge, place, place_columns,
+    signed, unsigned,
 };
 use crate::claims::read_purged;
 
@@ -213,8 +214,7 @@ impl Writer {
         let failed = ArchiveError::sql("carry out a purge");
         let transaction = client.transaction().await.map_err(&failed)?;
         self.hold_after(&transaction, before).await?;
-        let instances: Vec<i32> = cuts.keys().map(|instance| i32::from(*instance)).collect();
-        let places: Vec<i64> = cuts.values().map(|place| signed(place.to_u64())).collect();
+        let (instances, places) = place_columns(cuts);
         transaction
             .execute("DELETE FROM ledger_places WHERE volume = $1", &[&self.volume])
             .await
@@ -282,11 +282,7 @@ impl Writer {
         transaction: &Transaction<'_>,
         purge: u64,
     ) -> Result<(), ArchiveError> {
-        if self.hold(transaction).await? == purge {
-            Ok(())
-        } else {
-            Err(ArchiveError::TakenOver(format!("purge {purge} of this volume")))
-        }
+        demand_purge(self.hold(transaction).await?, purge)
     }
 
     async fn move_places(
