@@ -6,6 +6,7 @@
 //! go out.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ const WRITE_RETRY_MS: u64 = 250;
 
 /// How long a payment that may have been purged waits for the store to tell.
 const STORE_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Calls that are made before those who came in meanwhile have their turn: a client waits, and nobody
+/// waits for a call.
+const CALLS_IN_A_ROW: usize = 4;
+/// Where more wait, this part of them is made in a row, so that they never pile up.
+const CALLS_IN_A_ROW_SHARE: usize = 8;
 
 /// What an acknowledged payment survives.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +113,9 @@ pub struct Driver<D: Disk> {
     /// Why the disk cannot be synced, while it cannot.
     sync_failure: RefCell<Option<String>>,
     purge_near: Cell<Option<u64>>,
+    /// Calls that may be made and are not yet.
+    calls: RefCell<VecDeque<Call>>,
+    /// Calls that may be made and those that are made, and not back.
     calls_count: Cell<usize>,
     calls_ended: Notify,
     metrics: ApiMetrics,
@@ -150,6 +160,7 @@ where
             current_commit: RefCell::default(),
             sync_failure: RefCell::default(),
             purge_near: Cell::new(None),
+            calls: RefCell::default(),
             calls_count: Cell::new(0),
             calls_ended: Notify::new(),
             metrics: ApiMetrics::default(),
@@ -395,7 +406,10 @@ where
             if let Some(batch) = batch {
                 self.write(batch).await?;
             }
-            self.make_calls(clients);
+            self.gather_calls();
+            // None may be made after it was agreed to the purge.
+            let in_a_row = if purge.is_some() { usize::MAX } else { CALLS_IN_A_ROW };
+            self.make_calls(clients, in_a_row);
             let fails = self.engine.borrow().failure().is_some();
             // What could not be written is written after the cut, where the store does not expect it.
             if let Some(serial) = purge
@@ -412,22 +426,45 @@ where
                 store.claim(through);
                 self.claimed_us.set(Some(self.clock.elapsed_us()));
             }
-            if is_last {
+            let is_interrupted = self.make_calls_unless_interrupted(clients).await;
+            if is_last && !is_interrupted {
                 return Ok(wake_ms);
             }
-            if fails {
+            if fails && !is_interrupted {
                 let retry_ms = self.clock.elapsed_ms() + WRITE_RETRY_MS;
                 return Ok(Some(wake_ms.map_or(retry_ms, |wake_ms| wake_ms.min(retry_ms))));
             }
         }
     }
 
-    fn make_calls(&self, clients: &[Rc<ProcessorClient>; 2]) {
+    /// Takes in which calls may be made.
+    fn gather_calls(&self) {
         let calls = self.engine.borrow_mut().take_calls();
         self.calls_count.set(self.calls_count.get() + calls.len());
-        for call in calls {
+        self.calls.borrow_mut().extend(calls);
+    }
+
+    /// Makes some of the calls that may be made.
+    fn make_calls(&self, clients: &[Rc<ProcessorClient>; 2], in_a_row: usize) {
+        let mut calls = self.calls.borrow_mut();
+        let in_a_row = in_a_row.max(calls.len() / CALLS_IN_A_ROW_SHARE).min(calls.len());
+        for call in calls.drain(..in_a_row) {
             clients[call.processor.index()].start(call);
         }
+    }
+
+    /// Makes the calls that are left, and lets requests be read in between. True as soon as a payment came
+    /// in: that is written first. Answers of processors wait until all calls are made, so that many are
+    /// written at once.
+    async fn make_calls_unless_interrupted(&self, clients: &[Rc<ProcessorClient>; 2]) -> bool {
+        while !self.calls.borrow().is_empty() {
+            yield_now().await;
+            if self.engine.borrow().has_arrivals() || self.purge_near.get().is_some() {
+                return true;
+            }
+            self.make_calls(clients, CALLS_IN_A_ROW);
+        }
+        false
     }
 
     /// Everything that was to be sent is written. A new segment lets the old ones be removed.

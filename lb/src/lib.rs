@@ -18,7 +18,7 @@ use std::time::Duration;
 use backends::{Backends, NobodyTakes};
 use ledger::metrics::publish;
 use ledger::notify;
-use ledger::socket::close_with;
+use ledger::socket::{Acceptor, close_with};
 use metrics::LbMetrics;
 pub use settings::LbSettings;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -75,6 +75,8 @@ pub fn listen(settings: &LbSettings) -> Result<TcpListener, LbError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
+        // Answers are short, and must not wait for more to be sent. Accepted connections inherit it.
+        socket.set_nodelay(true)?;
         socket.bind(address)?;
         socket.listen(settings.backlog)
     };
@@ -96,6 +98,7 @@ pub async fn run(
         spawn_local(async move { backends.keep_connected(index).await });
     }
     let address = listener.local_addr().map_err(LbError::Start)?;
+    let acceptor = Acceptor::new(listener).map_err(LbError::Start)?;
     tracing::info!("listening on {address}");
     let refusals = Rc::new(Refusals::default());
     {
@@ -106,25 +109,25 @@ pub async fn run(
     let accepting = async {
         // Nobody is there within that time, or somebody is: both are answered by accepting.
         let _ = timeout(FIRST_API_PATIENCE, backends.first_with_room()).await;
-        accept(&listener, &backends, &refusals).await;
+        accept(&acceptor, &backends, &refusals).await;
     };
     tokio::select! {
         () = accepting => {}
         told = shutdown => told.map_err(LbError::Start)?,
     }
     notify::stopping();
-    accept_rest(&listener, &backends, &refusals).await;
-    drop(listener);
+    accept_rest(&acceptor, &backends, &refusals).await;
+    drop(acceptor);
     refusals.wait().await;
     tracing::info!("ended");
     Ok(())
 }
 
 /// Hands connections over, for ever.
-async fn accept(listener: &TcpListener, backends: &Backends, refusals: &Rc<Refusals>) {
+async fn accept(acceptor: &Acceptor, backends: &Backends, refusals: &Rc<Refusals>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => hand_over(stream, backends, refusals),
+        match acceptor.accept().await {
+            Ok(connection) => hand_over(connection, backends, refusals),
             Err(error) => {
                 tracing::warn!("a connection is refused: {error}");
                 sleep(ACCEPT_PAUSE).await;
@@ -134,21 +137,14 @@ async fn accept(listener: &TcpListener, backends: &Backends, refusals: &Rc<Refus
 }
 
 /// Hands over what has been waiting to be accepted, so that closing the listener resets nobody.
-async fn accept_rest(listener: &TcpListener, backends: &Backends, refusals: &Rc<Refusals>) {
-    while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
-        hand_over(stream, backends, refusals);
+async fn accept_rest(acceptor: &Acceptor, backends: &Backends, refusals: &Rc<Refusals>) {
+    while let Ok(Ok(connection)) = timeout(Duration::ZERO, acceptor.accept()).await {
+        hand_over(connection, backends, refusals);
     }
 }
 
-fn hand_over(stream: TcpStream, backends: &Backends, refusals: &Rc<Refusals>) {
+fn hand_over(connection: OwnedFd, backends: &Backends, refusals: &Rc<Refusals>) {
     refusals.metrics.accepted.add_one();
-    // Answers are short, and must not wait for more to be sent.
-    let prepared = stream.set_nodelay(true).and_then(|()| stream.into_std());
-    let connection: OwnedFd = match prepared {
-        Ok(stream) => stream.into(),
-        // The client is gone already.
-        Err(error) => return tracing::debug!("a connection is lost: {error}"),
-    };
     if let Err(why) = backends.hand_over(connection.as_fd()) {
         refusals.refuse(connection, why);
     }

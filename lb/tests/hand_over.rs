@@ -99,6 +99,7 @@ impl Api {
     async fn serve(&self, name: &str) {
         let descriptor = self.receiver.receive().await.unwrap().unwrap();
         let mut stream = TcpStream::from_std(descriptor.into()).unwrap();
+        assert!(stream.nodelay().unwrap(), "what is sent to clients must not wait for more");
         stream.write_all(name.as_bytes()).await.unwrap();
     }
 

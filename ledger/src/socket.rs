@@ -1,15 +1,15 @@
 //! Unix sockets that only processes of the same user can use, and TCP connections that end well.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Uid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::disk::folder::{FolderLock, lock_file};
@@ -37,6 +37,35 @@ impl PrivateListener {
     /// The operating system refuses, for example for want of file descriptors.
     pub async fn accept(&self) -> io::Result<UnixStream> {
         self.socket.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Accepts TCP connections that are handed on at once. The runtime would begin to watch each of them, and
+/// end that when it is handed on.
+#[derive(Debug)]
+pub struct Acceptor {
+    /// The listener, under a type that lends its readiness.
+    listener: TcpStream,
+}
+
+impl Acceptor {
+    /// Accepts from this listener. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn new(listener: TcpListener) -> io::Result<Self> {
+        let listener = OwnedFd::from(listener.into_std()?);
+        Ok(Self { listener: TcpStream::from_std(listener.into())? })
+    }
+
+    /// Waits for the next connection, which does not block whoever reads from it.
+    ///
+    /// # Errors
+    /// The operating system refuses, for example for want of file descriptors.
+    pub async fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accept = || Ok(rustix::net::accept_with(&self.listener, flags)?);
+        self.listener.async_io(Interest::READABLE, accept).await
     }
 }
 

@@ -197,6 +197,12 @@ impl Engine {
         Some(payment)
     }
 
+    /// Whether payments have come in that are to be written.
+    #[must_use]
+    pub fn has_arrivals(&self) -> bool {
+        self.pending_accepts_count > 0
+    }
+
     /// Whether there are records to be written.
     #[must_use]
     pub fn has_pending(&self) -> bool {

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use ledger::handover::Standing;
 use ledger::socket::close_with;
 use ledger::{Cents, CorrelationId};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -127,7 +128,7 @@ impl Connections {
         }
     }
 
-    /// Waits until the standing has changed since the last call.
+    /// Waits until the standing has changed since the last call, other than by a connection more.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -138,7 +139,10 @@ impl Connections {
             return self.refuse(stream);
         }
         self.count.set(self.count.get() + 1);
-        self.changed.notify_one();
+        // Before that, whoever handed the connection over counts it itself, and need not be woken.
+        if !self.standing().has_room() {
+            self.changed.notify_one();
+        }
         let connections = Rc::clone(self);
         spawn_local(async move {
             connections.serve_to_end(stream).await;
@@ -186,7 +190,7 @@ impl Connections {
     ) -> io::Result<Option<Bytes>> {
         let mut serving = pin!(async {
             // What came behind the last request, and how many were answered that came with it.
-            let (mut rest, mut answered_count) = (Bytes::new(), 0);
+            let (mut rest, mut answered_count) = (self.first_bytes(stream), 0);
             loop {
                 let heard = if rest.is_empty() {
                     answered_count = 0;
@@ -227,6 +231,17 @@ impl Connections {
             None => serving.as_mut().poll(context),
         })
         .await
+    }
+
+    /// What a connection has brought along. Most clients send as soon as they are connected, and while one
+    /// is accepted and handed over its first request arrives: it need not be waited for.
+    fn first_bytes(&self, stream: &TcpStream) -> Bytes {
+        let mut scratch = self.scratch.borrow_mut();
+        match recv(stream, scratch.as_mut_slice(), RecvFlags::DONTWAIT) {
+            Ok((count, _)) => Bytes::copy_from_slice(&scratch[..count]),
+            // There is nothing yet. An end, or whatever else is wrong, shows again when it is read.
+            Err(_) => Bytes::new(),
+        }
     }
 
     /// Reads once. What comes behind a plain request is the rest.
