@@ -5,14 +5,22 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a measurement that cannot go on has failed")]
 
+#[path = "../tests/journals/claimed.rs"]
+mod claimed;
+#[allow(dead_code, reason = "some of it is for tests alone")]
+#[path = "../tests/journals/mod.rs"]
+mod journals;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ledger::clock::Monotonic;
 use ledger::disk::memory::MemoryDisk;
-use ledger::journal::{Event, PaymentRecord, Position};
+use ledger::journal::{Event, PaymentRecord, Position, SEGMENT_BYTES_DEFAULT};
+use ledger::volume::Volume;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs};
+use store::books::Books;
 use store::database::{Database, Settled};
 use store::decisions::Decisions;
 use store::index::Index;
@@ -83,34 +91,33 @@ fn apply(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Spans that begin and end anywhere.
+/// Spans that begin and end anywhere, asked of the books: everything but the socket.
 fn sum(criterion: &mut Criterion) {
-    const BATCH_COUNT: u32 = 8192;
-    let folder = tempfile::tempdir().unwrap();
-    let database = Database::open(&folder.path().join("sled"), CACHE_MIB_DEFAULT << 20).unwrap();
+    let boot_id = ledger::daemon::boot_id();
     let mut group = criterion.benchmark_group("summary");
-    let mut count = 0;
     for payments_count in [100_000, 1_000_000, 10_000_000] {
-        while count < payments_count {
-            let end = (count + BATCH_COUNT).min(payments_count);
-            database.apply(&mut (count..end).map(settled).collect::<Vec<_>>(), []).unwrap();
-            count = end;
-        }
-        let span_ms = i64::from(payments_count / PER_MS);
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::new(folder.path());
+        journals::write_at_pace(&volume, boot_id, payments_count, SEGMENT_BYTES_DEFAULT, PER_MS);
+        let (mut books, _) = Books::open(&volume, CACHE_MIB_DEFAULT << 20, boot_id).unwrap();
+        claimed::claim_all(&mut books);
+        drop(books);
+        // With the index in its files.
+        let (mut books, _) = Books::open(&volume, CACHE_MIB_DEFAULT << 20, boot_id).unwrap();
         let mut random = fastrand::Rng::with_seed(7);
         let mut range = move || {
             let [one, two] =
-                [(); 2].map(|()| TimestampMs::clamped(START_MS + random.i64(0..span_ms)));
+                [(); 2].map(|()| journals::at_pace(random.u32(0..payments_count), PER_MS));
             RangeMs { from: one.min(two), to: one.max(two) }
         };
         group.bench_function(format!("of {payments_count} payments"), |bencher| {
             bencher.iter_batched(
                 &mut range,
-                |range| database.sum(range).unwrap(),
+                |range| books.sum(range).unwrap(),
                 BatchSize::SmallInput,
             );
         });
-        print_percentiles(payments_count, || database.sum(range()).unwrap());
+        print_percentiles(payments_count, || books.sum(range()).unwrap());
     }
     group.finish();
 }

@@ -25,8 +25,9 @@ use crate::database::{Database, DatabaseError, Settled, remove_if_there};
 use crate::decisions::{Decided, DecisionError, Decisions, Undecided};
 use crate::index::{
     Found, Index, IndexError, IndexJob, Indexer, Kind, LookError, SealedSegment, SegmentKey,
-    index_file_name, index_file_segment,
+    SumError, index_file_name, index_file_segment,
 };
+use crate::pyramid;
 use crate::suspicion::Suspicion;
 
 /// Records that are read from a journal at a time.
@@ -106,6 +107,15 @@ impl BooksError {
             Self::Claims(error) => error.is_damage(),
             Self::OtherJournal { .. } => true,
             _ => false,
+        }
+    }
+}
+
+impl From<SumError> for BooksError {
+    fn from(error: SumError) -> Self {
+        match error {
+            SumError::Index(error) => Self::Index(error),
+            SumError::Overflow(error) => Self::Database(error.into()),
         }
     }
 }
@@ -480,7 +490,8 @@ impl Books {
                 decisions.record(index, instance, position, record);
                 if let Event::Settled { processor, requested_at } = record.event {
                     let amount = record.amount;
-                    index.add_settled(instance, position, processor, amount);
+                    let tick = pyramid::tick(requested_at);
+                    index.add_settled(instance, position, tick, processor, amount);
                     if position >= apply_from {
                         let payment = Settled { amount, processor, requested_at };
                         unapplied.push_back(Unapplied { instance, position, payment });
@@ -594,8 +605,8 @@ impl Books {
     pub fn sum(&mut self, range: RangeMs) -> Result<[Totals; 2], BooksError> {
         self.read_all()?;
         self.apply()?;
-        self.database.check_total(self.index.settled().map_err(DatabaseError::from)?)?;
-        Ok(self.database.sum(range)?)
+        let settled = self.index.settled().map_err(DatabaseError::from)?;
+        self.database.sum(range, settled, |ticks| Ok(self.index.settled_between(ticks)?))
     }
 
     /// Takes in that an instance has connected, and gives what it must know of purges.

@@ -6,13 +6,14 @@
 //! | key | value |
 //! |---|---|
 //! | `o`, instance (2) | the place in that instance's journal up to which the view is applied (8) |
-//! | `p`, level from 1 on (1), bucket (8) | per part with payments, ascending: its number (1); count and cents of the default processor, then of the other (4 numbers of 1 to 10 bytes) |
+//! | `p`, level from 3 on (1), bucket (8) | per part with payments, ascending: its number (1); count and cents of the default processor, then of the other (4 numbers of 1 to 10 bytes) |
 //! | `v` | the version of all this (1) |
 //!
 //! A part is a bucket of the level below; the totals of a bucket are those of its parts together. A
-//! bucket of level 0 is a millisecond, and is kept as a part only. A number has seven bits in each byte,
-//! the lowest first, and the eighth bit in all bytes but its last (LEB128). What sled costs is mostly per
-//! key, and what its cache holds is counted in bytes.
+//! bucket of level 2 is 256 ms, and is kept as a part only: what lies within one is told by the index, which
+//! has what each segment settled in each millisecond. A number has seven bits in each byte, the lowest first,
+//! and the eighth bit in all bytes but its last (LEB128). What sled costs is mostly per key, and what its
+//! cache holds is counted in bytes.
 //!
 //! The payments themselves are in the journals, and found by the index. Nothing would read them here.
 //!
@@ -21,6 +22,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,9 +38,9 @@ use crate::pyramid::{self, LEVELS_COUNT, PARTS_COUNT};
 const OFFSET_PREFIX: u8 = b'o';
 const BUCKET_PREFIX: u8 = b'p';
 const VERSION_KEY: [u8; 1] = [b'v'];
-const VERSION: [u8; 1] = [4];
-/// The lowest level whose buckets are kept. Their parts are milliseconds.
-const BOTTOM_LEVEL: u8 = 1;
+const VERSION: [u8; 1] = [5];
+/// The lowest level whose buckets are kept. Their parts are 256 ms.
+const BOTTOM_LEVEL: u8 = 3;
 const TOP_LEVEL: u8 = LEVELS_COUNT - 1;
 
 /// The totals of both processors, by [`Processor::index`].
@@ -275,23 +277,25 @@ impl Database {
         self.db().apply_batch(batch).map_err(|error| self.sled(error))
     }
 
-    /// What was settled through each processor in this span, by [`Processor::index`]. Each bucket on
-    /// the way is checked to be the sum of its parts, because sled drops, without a word, what it can
-    /// not read when it is opened.
+    /// What was settled through each processor in this span, by [`Processor::index`], where `below` tells what
+    /// lies between two ticks of one part of a bottom bucket, and all that was settled is `settled`. Each bucket on the way is checked to be the sum of its parts, because
+    /// sled drops, without a word, what it can not read when it is opened.
     ///
     /// # Errors
-    /// sled refuses, holds something else, or has lost something.
-    pub fn sum(&self, range: RangeMs) -> Result<Both, DatabaseError> {
+    /// sled refuses, holds something else, or has lost something; or `below` refuses.
+    pub fn sum<E: From<DatabaseError>>(
+        &self,
+        range: RangeMs,
+        settled: Both,
+        below: impl Fn(&Range<u64>) -> Result<Both, E>,
+    ) -> Result<Both, E> {
         if range.from > range.to {
             return Ok(Both::default());
         }
         let (low, high) = (pyramid::tick(range.from), pyramid::tick(range.to) + 1);
-        let mut top = Vec::new();
-        for bucket in self.buckets(TOP_LEVEL) {
-            let (number, parts) = bucket?;
-            top.push((number, total(&parts)?, parts));
-        }
-        let (before_low, mut sums) = (self.sum_before(&top, low)?, self.sum_before(&top, high)?);
+        let top = self.top(settled)?;
+        let before_low = self.sum_before(&top, low, &below)?;
+        let mut sums = self.sum_before(&top, high, &below)?;
         for (sum, before) in sums.iter_mut().zip(before_low) {
             sum.count -= before.count;
             sum.amount = Cents::new(sum.amount.get() - before.amount.get());
@@ -299,8 +303,46 @@ impl Database {
         Ok(sums)
     }
 
+    /// The buckets of the top level, with the totals of each, if they are all that was settled.
+    fn top(&self, settled: Both) -> Result<Vec<(u64, Both, Parts)>, DatabaseError> {
+        let (mut top, mut sum) = (Vec::new(), Both::default());
+        for bucket in self.buckets(TOP_LEVEL) {
+            let (number, parts) = bucket?;
+            let totals = total(&parts)?;
+            add(&mut sum, totals)?;
+            top.push((number, totals, parts));
+        }
+        if sum == settled { Ok(top) } else { Err(self.incomplete()) }
+    }
+
     /// What was settled before a tick.
-    fn sum_before(&self, top: &[(u64, Both, Parts)], tick: u64) -> Result<Both, DatabaseError> {
+    fn sum_before<E: From<DatabaseError>>(
+        &self,
+        top: &[(u64, Both, Parts)],
+        tick: u64,
+        below: impl Fn(&Range<u64>) -> Result<Both, E>,
+    ) -> Result<Both, E> {
+        let (mut before, part) = self.sum_before_part(top, tick)?;
+        let ticks = pyramid::ticks(pyramid::bucket(tick, BOTTOM_LEVEL - 1), BOTTOM_LEVEL - 1);
+        if part == Both::default() || tick == ticks.start {
+            return Ok(before);
+        }
+        // The shorter side tells as much as the other.
+        let is_first_shorter = tick - ticks.start <= ticks.end - tick;
+        let side = if is_first_shorter { ticks.start..tick } else { tick..ticks.end };
+        let told = below(&side)?;
+        let rest = subtract(part, told).ok_or_else(|| self.incomplete())?;
+        add(&mut before, if is_first_shorter { told } else { rest })
+            .map_err(DatabaseError::from)?;
+        Ok(before)
+    }
+
+    /// What was settled before the part of a bottom bucket that has this tick, and in that part.
+    fn sum_before_part(
+        &self,
+        top: &[(u64, Both, Parts)],
+        tick: u64,
+    ) -> Result<(Both, Both), DatabaseError> {
         let top_bucket = pyramid::bucket(tick, TOP_LEVEL);
         let place = top.partition_point(|(number, ..)| *number < top_bucket);
         let mut before = Both::default();
@@ -308,14 +350,14 @@ impl Database {
             add(&mut before, *totals)?;
         }
         let own = top.get(place).filter(|(number, ..)| *number == top_bucket);
-        let Some((_, _, mut parts)) = own.copied() else { return Ok(before) };
+        let Some((_, _, mut parts)) = own.copied() else { return Ok((before, Both::default())) };
         let mut level = TOP_LEVEL;
         loop {
             let part = pyramid::part(tick, level);
             add(&mut before, total(&parts[..part])?)?;
             let whole = parts[part];
             if whole == Both::default() || level == BOTTOM_LEVEL {
-                return Ok(before);
+                return Ok((before, whole));
             }
             level -= 1;
             let key = bucket_key(level, pyramid::bucket(tick, level));
@@ -343,7 +385,7 @@ impl Database {
     /// # Errors
     /// It has not, or sled refuses.
     pub fn check_total(&self, settled: Both) -> Result<(), DatabaseError> {
-        if self.sum(RangeMs::ALL)? == settled { Ok(()) } else { Err(self.incomplete()) }
+        self.top(settled).map(drop)
     }
 
     /// The totals of the parts of a bucket.
@@ -370,6 +412,19 @@ fn add(sum: &mut Both, added: Both) -> Result<(), TotalOverflow> {
         *sum = sum.checked_add(added)?;
     }
     Ok(())
+}
+
+/// What is left of a whole without a part of it; `None` where it is no part of it.
+fn subtract(whole: Both, part: Both) -> Option<Both> {
+    let mut rest = whole;
+    for (rest, part) in rest.iter_mut().zip(part) {
+        rest.count = rest.count.checked_sub(part.count)?;
+        rest.amount = Cents::new(rest.amount.get() - part.amount.get());
+        if rest.amount < Cents::ZERO || (rest.count == 0 && rest.amount != Cents::ZERO) {
+            return None;
+        }
+    }
+    Some(rest)
 }
 
 /// The sum of parts.
@@ -531,6 +586,20 @@ mod tests {
         RangeMs { from: TimestampMs::clamped(from), to: TimestampMs::clamped(to) }
     }
 
+    /// What an index would tell of these payments.
+    fn below(payments: &[Settled]) -> impl Fn(&Range<u64>) -> Result<Both, DatabaseError> {
+        move |ticks| {
+            let [from, to] =
+                [ticks.start, ticks.end - 1].map(|tick| pyramid::moment(tick).unwrap());
+            Ok(naive(payments, RangeMs { from, to }))
+        }
+    }
+
+    /// What is in the database, as its top level has it.
+    fn all(database: &Database) -> [Totals; 2] {
+        database.sum_level(TOP_LEVEL).unwrap()
+    }
+
     fn naive(payments: &[Settled], range: RangeMs) -> [Totals; 2] {
         let mut sums = [Totals::default(); 2];
         for payment in payments.iter().filter(|payment| range.contains(payment.requested_at)) {
@@ -558,9 +627,10 @@ mod tests {
             }
             for (from, length) in spans {
                 let span = span(from, from + length);
-                prop_assert_eq!(database.sum(span).unwrap(), naive(&payments, span));
+                prop_assert_eq!(database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).unwrap(), naive(&payments, span));
             }
-            prop_assert_eq!(database.sum(RangeMs::ALL).unwrap(), naive(&payments, RangeMs::ALL));
+            let sum = database.sum(RangeMs::ALL, naive(&payments, RangeMs::ALL), below(&payments)).unwrap();
+            prop_assert_eq!(sum, naive(&payments, RangeMs::ALL));
         }
     }
 
@@ -636,7 +706,7 @@ mod tests {
         let database = Database::open(&path, CACHE_BYTES).unwrap();
         assert_eq!(database.offset(1).unwrap(), Some(place));
         assert_eq!(database.offset(2).unwrap(), None);
-        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].amount, Cents::new(1990));
+        assert_eq!(all(&database)[0].amount, Cents::new(1990));
     }
 
     #[test]
@@ -648,7 +718,7 @@ mod tests {
         let refused = database.apply(&mut [settled(0, 900, 1)], [(1, place)]);
         assert!(matches!(refused, Err(DatabaseError::Overflow(_))));
         assert_eq!(database.offset(1).unwrap(), None);
-        assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].count, 1);
+        assert_eq!(all(&database)[0].count, 1);
     }
 
     #[test]
@@ -661,21 +731,27 @@ mod tests {
         database.apply(&mut payments, []).unwrap();
         let lost_tick = pyramid::tick(TimestampMs::clamped(4000));
         let span = span(4000, 5000);
-        let expected = database.sum(span).unwrap();
+        let expected =
+            database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).unwrap();
         for level in BOTTOM_LEVEL..LEVELS_COUNT {
             let key = bucket_key(level, pyramid::bucket(lost_tick, level));
             let value = database.db().remove(key).unwrap().unwrap();
-            let is_missed = database.sum(span).is_err()
-                || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
+            let is_missed =
+                database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).is_err()
+                    || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
             let mut wrong = decode_parts(&value).unwrap();
             wrong.iter_mut().find(|part| **part != Both::default()).unwrap()[0].count += 1;
             database.db().insert(key, encode_parts(&wrong)).unwrap();
-            let is_missed = database.sum(span).is_err()
-                || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
+            let is_missed =
+                database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).is_err()
+                    || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
             assert!(is_missed, "level {level}");
             database.db().insert(key, value).unwrap();
-            assert_eq!(database.sum(span).unwrap(), expected);
+            assert_eq!(
+                database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).unwrap(),
+                expected
+            );
         }
     }
 
@@ -721,10 +797,10 @@ mod tests {
             }
             damage(&path);
             let database = Database::open(&path, CACHE_BYTES).unwrap();
-            let sums = database.sum(RangeMs::ALL).unwrap();
+            let sums = all(&database);
             assert_eq!(sums, [Totals::default(); 2], "{name}");
             database.apply(&mut [settled(0, 5, 1990)], []).unwrap();
-            assert_eq!(database.sum(RangeMs::ALL).unwrap()[0].count, 1, "{name}");
+            assert_eq!(all(&database)[0].count, 1, "{name}");
             assert!(folder.path().join("sled.set-aside").exists(), "{name}");
         }
     }

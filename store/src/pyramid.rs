@@ -5,6 +5,8 @@
 //!
 //! Time is counted in ticks: milliseconds since [`TimestampMs::MIN`], never negative.
 
+use std::ops::Range;
+
 use ledger::TimestampMs;
 
 /// Buckets of a level that make one bucket of the level above: its parts.
@@ -36,6 +38,13 @@ pub fn moment(tick: u64) -> Option<TimestampMs> {
 #[must_use]
 pub fn bucket(tick: u64, level: u8) -> u64 {
     tick / FANOUT.pow(u32::from(level))
+}
+
+/// The ticks of a bucket on this level.
+#[must_use]
+pub fn ticks(bucket: u64, level: u8) -> Range<u64> {
+    let length = FANOUT.pow(u32::from(level));
+    bucket * length..(bucket + 1) * length
 }
 
 /// Which of the parts of its bucket on this level a tick belongs to, from 0 on.

@@ -5,10 +5,12 @@
 
 mod entry;
 mod indexer;
+mod moments;
 mod open;
 mod sealed;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use entry::{Entry, Kind};
@@ -99,17 +101,36 @@ impl<D: Disk> Index<D> {
         }
     }
 
-    /// Takes in that the record at a place says that a payment was settled.
+    /// Takes in that the record at a place says that a payment was settled, under a `requestedAt` in this
+    /// tick of [`pyramid`](crate::pyramid).
     pub fn add_settled(
         &mut self,
         instance: u16,
         position: Position,
+        tick: u64,
         processor: Processor,
         amount: Cents,
     ) {
         if let Some(open) = self.open_segment(instance, position.segment) {
-            open.add_settled(processor, amount);
+            open.add_settled(tick, processor, amount);
         }
+    }
+
+    /// What all records say was settled between two ticks of [`pyramid`](crate::pyramid), by
+    /// [`Processor::index`].
+    ///
+    /// # Errors
+    /// A file of the index cannot be read, or a total does not fit.
+    pub fn settled_between(&self, ticks: &Range<u64>) -> Result<[Totals; 2], SumError> {
+        let mut totals = [Totals::default(); 2];
+        for segment in self.segments.values() {
+            match segment {
+                Segment::Open(open) => open.add_to(&mut totals, ticks)?,
+                Segment::Closing(open) => open.add_to(&mut totals, ticks)?,
+                Segment::Sealed(sealed) => sealed.add_to(&mut totals, ticks)?,
+            }
+        }
+        Ok(totals)
     }
 
     /// What all records say was settled, by [`Processor::index`].
@@ -265,6 +286,17 @@ impl<D: Disk> Index<D> {
             Segment::Closing(_) | Segment::Sealed(_) => None,
         }
     }
+}
+
+/// Why it is not known what was settled.
+#[derive(Debug, thiserror::Error)]
+pub enum SumError {
+    /// A file of the index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// More money than a total can hold.
+    #[error(transparent)]
+    Overflow(#[from] TotalOverflow),
 }
 
 /// Why an id cannot be looked up.

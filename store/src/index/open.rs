@@ -1,16 +1,20 @@
 //! The index of a segment that is still written to: an exact map in memory.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::ops::Range;
 
+use ledger::money::TotalOverflow;
 use ledger::{Cents, CorrelationId, IdMap, Processor, Totals};
 
 use super::entry::{Entry, Kind};
+use super::moments::{Moment, Moments, Sum};
 
 /// The ids of one segment, and what it says was settled.
 #[derive(Debug, Default)]
 pub struct OpenSegment {
     entries: IdMap<Entry>,
     settled: [Totals; 2],
+    moments: Moments,
 }
 
 impl OpenSegment {
@@ -40,12 +44,29 @@ impl OpenSegment {
         }
     }
 
-    /// Takes in that a record says that a payment was settled.
-    pub fn add_settled(&mut self, processor: Processor, amount: Cents) {
+    /// Takes in that a record says that a payment was settled, under a `requestedAt` in this tick of
+    /// [`pyramid`](crate::pyramid).
+    pub fn add_settled(&mut self, tick: u64, processor: Processor, amount: Cents) {
         let sum = &mut self.settled[processor.index()];
+        let moment = Moment::new(tick, processor);
         *sum = sum
             .checked_add(Totals::of_payment(amount))
+            .and_then(|sum| self.moments.add(moment, amount).map(|()| sum))
             .expect("2^28 records of the greatest amount are less than the greatest total");
+    }
+
+    /// Adds what the segment's records say was settled between two ticks.
+    pub(super) fn add_to(
+        &self,
+        totals: &mut [Totals; 2],
+        ticks: &Range<u64>,
+    ) -> Result<(), TotalOverflow> {
+        self.moments.add_to(totals, ticks)
+    }
+
+    /// What was settled at each moment, in order.
+    pub(super) fn moments(&self) -> impl Iterator<Item = Sum> {
+        self.moments.iter()
     }
 
     /// What the segment's records say was settled, by [`Processor::index`].

@@ -9,12 +9,13 @@
 //! | 2, 2, 4 | version, instance, number of the segment |
 //! | 4, 4, 4 | CRC-32C of the segment's head; index of the first record that is covered; of the seal |
 //! | 16 | key of the fingerprints |
-//! | 4, 4 | number of entries; bytes of the filter's table |
+//! | 4, 4, 4 | number of entries; bytes of the filter's table; number of sums |
 //! | 8, 8, twice | number and cents of the payments that the segment says were settled, by processor |
 //! | 20 | what describes the filter: its seed and its three lengths |
 //! | … | the filter's table |
 //! | 8 each | fingerprints in ascending order |
 //! | 4 each | the entry of each fingerprint |
+//! | 20 each | what was settled in a millisecond through a processor, in this order: twice the tick, and one more for the other processor (8); how many payments (4); cents (8) |
 //! | 4 | CRC-32C of all before it |
 //!
 //! A fingerprint is a keyed hash of the id, so that nobody can choose ids whose fingerprints are
@@ -24,6 +25,7 @@
 
 use std::hash::Hasher;
 use std::io;
+use std::ops::Range;
 
 use ledger::disk::{Disk, DiskFile, create_anew, write_whole};
 use ledger::journal::{JournalReader, Position, Record};
@@ -34,12 +36,13 @@ use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
 use super::LookError;
 use super::entry::Entry;
+use super::moments::{Moment, Ordered, SUM_BYTES, add_between};
 use super::open::OpenSegment;
 
 const MAGIC: [u8; 8] = *b"PAYIDX1\n";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const DESCRIPTOR_BYTES: usize = BinaryFuse8::DESCRIPTOR_LEN;
-const SETTLED_OFFSET: usize = 52;
+const SETTLED_OFFSET: usize = 56;
 const SETTLED_BYTES: usize = 2 * 16;
 const DESCRIPTOR_OFFSET: usize = SETTLED_OFFSET + SETTLED_BYTES;
 const HEAD_BYTES: usize = DESCRIPTOR_OFFSET + DESCRIPTOR_BYTES;
@@ -50,8 +53,12 @@ const CHECKSUM_BYTES: usize = 4;
 /// Fingerprints that are read at a time.
 const WINDOW_COUNT: usize = 512;
 
-/// Items of a column that have a checksum in memory together.
+/// Fingerprints, or entries, that have a checksum in memory together.
 const BLOCK_COUNT: usize = 512;
+
+/// Sums that have a checksum in memory together, and the moment of the first of them: what a summary reads at
+/// least.
+const SUMS_BLOCK_COUNT: usize = 64;
 
 /// Which segment an index belongs to, down to the bytes of its head, and how ids are hashed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,15 +127,17 @@ struct Column {
     offset: u64,
     item_bytes: usize,
     items_count: usize,
+    block_count: usize,
     checksums: Box<[u32]>,
 }
 
 impl Column {
-    /// The column whose bytes begin at this offset of the file.
-    fn new(offset: usize, item_bytes: usize, bytes: &[u8]) -> Self {
-        let checksums = bytes.chunks(BLOCK_COUNT * item_bytes).map(crc32c::crc32c).collect();
+    /// The column of this part of the whole file.
+    fn new(file: &[u8], part: Range<usize>, item_bytes: usize, block_count: usize) -> Self {
+        let bytes = &file[part.clone()];
+        let checksums = bytes.chunks(block_count * item_bytes).map(crc32c::crc32c).collect();
         let items_count = bytes.len() / item_bytes;
-        Self { offset: offset as u64, item_bytes, items_count, checksums }
+        Self { offset: part.start as u64, item_bytes, items_count, block_count, checksums }
     }
 }
 
@@ -156,6 +165,11 @@ pub struct SealedSegment<D: Disk> {
     settled: [Totals; 2],
     fingerprints: Column,
     entries: Column,
+    sums: Column,
+    /// The moments of the first and the last sum, if there are any.
+    span: Option<(Moment, Moment)>,
+    /// The moment of the first sum of each block.
+    firsts: Box<[Moment]>,
     journal: D,
 }
 
@@ -200,13 +214,17 @@ impl<D: Disk> SealedSegment<D> {
         let size = file.size().map_err(failed(disk, "read", &file_name))?;
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         let count = file.read_at(0, &mut bytes).map_err(failed(disk, "read", &file_name))?;
-        let Some((filter, entries_count, settled)) = decode(&bytes[..count], &key) else {
+        let bytes = &bytes[..count];
+        let Some(Decoded { filter, entries_count, sums_count, settled }) = decode(bytes, &key)
+        else {
             return Ok(None);
         };
         let fingerprints_offset = HEAD_BYTES + filter.table.len();
         let entries_offset = fingerprints_offset + entries_count * FINGERPRINT_BYTES;
-        let entries_end = entries_offset + entries_count * ENTRY_BYTES;
-        let fingerprints = &bytes[fingerprints_offset..entries_offset];
+        let sums_offset = entries_offset + entries_count * ENTRY_BYTES;
+        let sums_end = sums_offset + sums_count * SUM_BYTES;
+        let (sums, _) = bytes[sums_offset..sums_end].as_chunks::<SUM_BYTES>();
+        let firsts: Box<[_]> = sums.iter().step_by(SUMS_BLOCK_COUNT).map(Ordered::moment).collect();
         Ok(Some(Self {
             key,
             file,
@@ -214,8 +232,16 @@ impl<D: Disk> SealedSegment<D> {
             filter,
             entries_count,
             settled,
-            fingerprints: Column::new(fingerprints_offset, FINGERPRINT_BYTES, fingerprints),
-            entries: Column::new(entries_offset, ENTRY_BYTES, &bytes[entries_offset..entries_end]),
+            fingerprints: Column::new(
+                bytes,
+                fingerprints_offset..entries_offset,
+                FINGERPRINT_BYTES,
+                BLOCK_COUNT,
+            ),
+            entries: Column::new(bytes, entries_offset..sums_offset, ENTRY_BYTES, BLOCK_COUNT),
+            sums: Column::new(bytes, sums_offset..sums_end, SUM_BYTES, SUMS_BLOCK_COUNT),
+            span: firsts.first().copied().zip(sums.last().map(Ordered::moment)),
+            firsts,
             journal,
         }))
     }
@@ -238,6 +264,26 @@ impl<D: Disk> SealedSegment<D> {
             place += 1;
         }
         Ok(None)
+    }
+
+    /// Adds to totals, by [`ledger::Processor::index`], what the segment's records say was settled between two
+    /// ticks of [`pyramid`](crate::pyramid).
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn add_to(&self, totals: &mut [Totals; 2], ticks: &Range<u64>) -> Result<(), IndexError> {
+        let (from, to) = (Moment::first(ticks.start), Moment::first(ticks.end));
+        let Some((first, last)) = self.span.filter(|(first, last)| *first < to && *last >= from)
+        else {
+            return Ok(());
+        };
+        let begin = block_of(&self.firsts, from.max(first), last);
+        let end = begin + self.firsts[begin..].iter().take_while(|first| **first < to).count();
+        let place = begin * SUMS_BLOCK_COUNT;
+        let count = (end * SUMS_BLOCK_COUNT).min(self.sums.items_count) - place;
+        let bytes = self.items(&self.sums, place, count)?;
+        let (sums, _) = bytes.as_chunks::<SUM_BYTES>();
+        add_between(totals, sums, ticks).map_err(|_| self.damaged("its sums do not fit"))
     }
 
     /// The place of the first fingerprint that is not below this one: around the place where it
@@ -282,12 +328,13 @@ impl<D: Disk> SealedSegment<D> {
     /// The bytes of items of a column. The blocks that they lie in are read as a whole, and must be
     /// what they were: a file that changes under the store must not make it forget an id.
     fn items(&self, column: &Column, place: usize, count: usize) -> Result<Vec<u8>, IndexError> {
-        let start = place - place % BLOCK_COUNT;
-        let end = (place + count).next_multiple_of(BLOCK_COUNT).min(column.items_count);
+        let block_count = column.block_count;
+        let start = place - place % block_count;
+        let end = (place + count).next_multiple_of(block_count).min(column.items_count);
         let mut bytes = vec![0; (end - start) * column.item_bytes];
         self.read(column.offset + (start * column.item_bytes) as u64, &mut bytes)?;
-        let blocks = bytes.chunks(BLOCK_COUNT * column.item_bytes);
-        let checksums = &column.checksums[start / BLOCK_COUNT..];
+        let blocks = bytes.chunks(block_count * column.item_bytes);
+        let checksums = &column.checksums[start / block_count..];
         if !blocks.zip(checksums).all(|(block, checksum)| crc32c::crc32c(block) == *checksum) {
             return Err(self.damaged("it has changed since it was opened"));
         }
@@ -361,6 +408,24 @@ fn fingerprint(hash_key: &[u8; 16], id: CorrelationId) -> u64 {
     hasher.finish()
 }
 
+/// The block that has a moment, of those that begin with these moments and end with the last one: around the
+/// place where it would be if all were evenly spread. The moment is not before the first one.
+fn block_of(firsts: &[Moment], moment: Moment, last: Moment) -> usize {
+    let [first, moment_number, last] =
+        [firsts[0], moment, last].map(|moment| u128::from(moment.get()));
+    let guess = (moment_number - first) * firsts.len() as u128 / (last - first + 1);
+    let guess =
+        usize::try_from(guess).map_or(firsts.len() - 1, |guess| guess.min(firsts.len() - 1));
+    let (mut low, mut high, mut step) = (guess, guess + 1, 1);
+    while low > 0 && firsts[low] > moment {
+        (high, low, step) = (low, low.saturating_sub(step), step * 2);
+    }
+    while high < firsts.len() && firsts[high] <= moment {
+        (low, high, step) = (high, (high + step).min(firsts.len()), step * 2);
+    }
+    low + firsts[low..high].partition_point(|first| *first <= moment) - 1
+}
+
 /// The bytes of the file.
 fn encode(key: &SegmentKey, segment: &OpenSegment) -> Result<Vec<u8>, &'static str> {
     let mut entries: Vec<(u64, u32)> = segment
@@ -378,7 +443,9 @@ fn encode(key: &SegmentKey, segment: &OpenSegment) -> Result<Vec<u8>, &'static s
     let mut descriptor = [0; DESCRIPTOR_BYTES];
     filter.dma_copy_descriptor_to(&mut descriptor);
 
-    let mut bytes = encode_head(key, entries_count, filter_bytes);
+    let sums: Vec<_> = segment.moments().map(|sum| sum.encode()).collect();
+    let sums_count = u32::try_from(sums.len()).map_err(too_many)?;
+    let mut bytes = encode_head(key, [entries_count, filter_bytes, sums_count]);
     for totals in segment.settled() {
         bytes.extend_from_slice(&totals.count.to_le_bytes());
         bytes.extend_from_slice(&totals.amount.get().to_le_bytes());
@@ -391,13 +458,15 @@ fn encode(key: &SegmentKey, segment: &OpenSegment) -> Result<Vec<u8>, &'static s
     for (_, entry) in &entries {
         bytes.extend_from_slice(&entry.to_le_bytes());
     }
+    bytes.extend_from_slice(sums.as_flattened());
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     Ok(bytes)
 }
 
-/// The head, up to what was settled.
-fn encode_head(key: &SegmentKey, entries_count: u32, filter_bytes: u32) -> Vec<u8> {
+/// The head, up to what was settled, with the sizes of what follows it: entries, bytes of the filter's table,
+/// and sums.
+fn encode_head(key: &SegmentKey, sizes: [u32; 3]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&key.instance.to_le_bytes());
@@ -406,13 +475,20 @@ fn encode_head(key: &SegmentKey, entries_count: u32, filter_bytes: u32) -> Vec<u
     bytes.extend_from_slice(&key.first_index.to_le_bytes());
     bytes.extend_from_slice(&key.seal_index.to_le_bytes());
     bytes.extend_from_slice(&key.hash_key);
-    bytes.extend_from_slice(&entries_count.to_le_bytes());
-    bytes.extend_from_slice(&filter_bytes.to_le_bytes());
+    bytes.extend(sizes.iter().flat_map(|size| size.to_le_bytes()));
     bytes
 }
 
-/// The filter, the number of entries and what was settled, if these are the bytes of this segment's index.
-fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize, [Totals; 2])> {
+/// What the bytes of an index say of it.
+struct Decoded {
+    filter: StoredFilter,
+    entries_count: usize,
+    sums_count: usize,
+    settled: [Totals; 2],
+}
+
+/// What these bytes say, if they are those of this segment's index.
+fn decode(bytes: &[u8], key: &SegmentKey) -> Option<Decoded> {
     let (content, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
     if content.len() < HEAD_BYTES || crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
         return None;
@@ -421,12 +497,15 @@ fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize, [Total
         let bytes: [u8; 4] = content[offset..offset + 4].try_into().ok()?;
         Some(u32::from_le_bytes(bytes))
     };
-    let (entries_count, filter_bytes) = (number(44)?, number(48)?);
-    if content[..SETTLED_OFFSET] != *encode_head(key, entries_count, filter_bytes) {
+    let sizes = [number(44)?, number(48)?, number(52)?];
+    if content[..SETTLED_OFFSET] != *encode_head(key, sizes) {
         return None;
     }
-    let (entries_count, filter_bytes) = (entries_count as usize, filter_bytes as usize);
-    let size = HEAD_BYTES + filter_bytes + entries_count * (FINGERPRINT_BYTES + ENTRY_BYTES);
+    let [entries_count, filter_bytes, sums_count] = sizes.map(|size| size as usize);
+    let size = HEAD_BYTES
+        + filter_bytes
+        + entries_count * (FINGERPRINT_BYTES + ENTRY_BYTES)
+        + sums_count * SUM_BYTES;
     if content.len() != size {
         return None;
     }
@@ -440,7 +519,8 @@ fn decode(bytes: &[u8], key: &SegmentKey) -> Option<(StoredFilter, usize, [Total
         count: u64::from_le_bytes(numbers[index]),
         amount: Cents::new(i64::from_le_bytes(numbers[index + 1])),
     };
-    Some((StoredFilter { descriptor, table }, entries_count, [totals(0), totals(2)]))
+    let filter = StoredFilter { descriptor, table };
+    Some(Decoded { filter, entries_count, sums_count, settled: [totals(0), totals(2)] })
 }
 
 /// Whether every place that a filter so described looks at is in a table of this size: the filter
@@ -463,6 +543,7 @@ mod tests {
     use ledger::disk::memory::MemoryDisk;
     use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
     use ledger::{Processor, TimestampMs};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::index::Kind;
@@ -502,7 +583,7 @@ mod tests {
         for number in 0..count {
             segment.record(id(number), number, Kind::Accepted);
             let processor = Processor::ALL[usize::from(number % 3 == 0)];
-            segment.add_settled(processor, Cents::new(i64::from(number)));
+            segment.add_settled(u64::from(number / 3), processor, Cents::new(i64::from(number)));
         }
         SealedSegment::write(&disk, KEY, &segment).unwrap();
         (disk, journal_disk, segment)
@@ -534,6 +615,45 @@ mod tests {
         for fingerprint in probes {
             let expected = all.partition_point(|other| *other < fingerprint);
             assert_eq!(sealed.first_at_least(fingerprint).unwrap(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_block_of_a_moment_is_found_however_they_are_spread(
+            gaps in proptest::collection::vec(0..50_u32, 1..200),
+            beyond in 0..1_000_u64,
+        ) {
+            let mut firsts = vec![Moment::first(1_000)];
+            for gap in gaps {
+                let next = firsts[firsts.len() - 1].get() + (1 << (gap % 40));
+                firsts.push(Moment::first(next / 2));
+            }
+            let last = Moment::first(firsts[firsts.len() - 1].get() / 2 + beyond);
+            let around = firsts.iter().flat_map(|first| {
+                [first.get() / 2 - 1, first.get() / 2, first.get() / 2 + 1].map(Moment::first)
+            });
+            for moment in around.chain([last]).filter(|moment| *moment >= firsts[0]) {
+                let expected = firsts.partition_point(|first| *first <= moment) - 1;
+                prop_assert_eq!(block_of(&firsts, moment, last), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_settled_between_two_ticks_is_read_from_the_file() {
+        for count in [1, 2, 64, 65, 1_000, 20_000] {
+            let (disk, journal, segment) = written(count);
+            let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
+            let ticks = u64::from(count) / 3 + 2;
+            for (from, to) in
+                [(0, ticks), (0, 1), (ticks - 1, ticks), (ticks / 3, ticks / 2), (7, 7)]
+            {
+                let [mut read, mut expected] = [[Totals::default(); 2]; 2];
+                sealed.add_to(&mut read, &(from..to)).unwrap();
+                segment.add_to(&mut expected, &(from..to)).unwrap();
+                assert_eq!(read, expected, "{from}..{to} of {count}");
+            }
         }
     }
 

@@ -13,7 +13,12 @@ const INSTANCES: [u16; 2] = [1, 2];
 
 /// The moment of the first payment; one follows in each millisecond.
 pub fn at(number: u32) -> TimestampMs {
-    TimestampMs::clamped(1_752_580_800_000 + i64::from(number))
+    at_pace(number, 1)
+}
+
+/// The same where more follow in each millisecond.
+pub fn at_pace(number: u32, per_ms: u32) -> TimestampMs {
+    TimestampMs::clamped(1_752_580_800_000 + i64::from(number / per_ms))
 }
 
 /// The payment with this number: its id, whose numbers are spread as at random, and its amount.
@@ -39,6 +44,17 @@ pub fn totals(numbers: std::ops::Range<u32>) -> [Totals; 2] {
 
 /// Writes this many payments with their whole lives, by turns to the journal of either instance.
 pub fn write(volume: &Volume, boot_id: [u8; 16], payments_count: u32, segment_bytes: u64) {
+    write_at_pace(volume, boot_id, payments_count, segment_bytes, 1);
+}
+
+/// The same with so many payments in each millisecond.
+pub fn write_at_pace(
+    volume: &Volume,
+    boot_id: [u8; 16],
+    payments_count: u32,
+    segment_bytes: u64,
+    per_ms: u32,
+) {
     volume.create().unwrap();
     let mut journals = INSTANCES.map(|instance| {
         let disk = FolderDisk::create(volume.journal(instance)).unwrap();
@@ -50,7 +66,11 @@ pub fn write(volume: &Volume, boot_id: [u8; 16], payments_count: u32, segment_by
         let numbers = first..payments_count.min(first + BATCH_COUNT);
         records.clear();
         for event_of in [accepted, dispatched, settled] {
-            records.extend(numbers.clone().map(|number| record(number, event_of(number))));
+            let record_of = |number| {
+                let at = at_pace(number, per_ms);
+                record(number, at, event_of(number, at))
+            };
+            records.extend(numbers.clone().map(record_of));
         }
         let journal = &mut journals[(first / BATCH_COUNT) as usize % INSTANCES.len()];
         let oldest_open = journal.end().segment;
@@ -63,19 +83,19 @@ pub fn write(volume: &Volume, boot_id: [u8; 16], payments_count: u32, segment_by
     }
 }
 
-fn record(number: u32, event: Event) -> PaymentRecord {
+fn record(number: u32, written_at: TimestampMs, event: Event) -> PaymentRecord {
     let (id, amount) = payment(number);
-    PaymentRecord { id, amount, written_at: at(number), event }
+    PaymentRecord { id, amount, written_at, event }
 }
 
-fn accepted(_: u32) -> Event {
+fn accepted(_: u32, _: TimestampMs) -> Event {
     Event::Accepted
 }
 
-fn dispatched(number: u32) -> Event {
-    Event::Dispatched { processor: processor(number), requested_at: at(number) }
+fn dispatched(number: u32, requested_at: TimestampMs) -> Event {
+    Event::Dispatched { processor: processor(number), requested_at }
 }
 
-fn settled(number: u32) -> Event {
-    Event::Settled { processor: processor(number), requested_at: at(number) }
+fn settled(number: u32, requested_at: TimestampMs) -> Event {
+    Event::Settled { processor: processor(number), requested_at }
 }
