@@ -407,9 +407,10 @@ where
                 self.write(batch).await?;
             }
             self.gather_calls();
-            // None may be made after it was agreed to the purge.
-            let in_a_row = if purge.is_some() { usize::MAX } else { CALLS_IN_A_ROW };
-            self.make_calls(clients, in_a_row);
+            // None may be made after it was agreed to the purge. And where clients wait for the disk, they do
+            // not wait for calls, but calls would wait for the disk of those who come in meanwhile.
+            let all_at_once = purge.is_some() || self.durability == Durability::Disk;
+            self.make_calls(clients, if all_at_once { usize::MAX } else { CALLS_IN_A_ROW });
             let fails = self.engine.borrow().failure().is_some();
             // What could not be written is written after the cut, where the store does not expect it.
             if let Some(serial) = purge
@@ -767,7 +768,7 @@ mod tests {
             router: RouterConfig {
                 fees_bp: [500, 1500],
                 patience_ms: 1000,
-                in_flight_max: 8,
+                in_flight_max: 64,
                 slow_ms: 1300,
             },
         };
@@ -846,6 +847,122 @@ mod tests {
                 let is_crowded = fixture.driver.engine.borrow().is_crowded();
                 assert_eq!(is_crowded, durability == Durability::Process);
             }
+        });
+    }
+
+    impl Fixture<MemoryDisk> {
+        /// As [`fixture_with`], with so many payments that may be sent to a processor that works.
+        async fn with_ready(durability: Durability, count: u8) -> Self {
+            let fixture = fixture_with(MemoryDisk::new(), durability);
+            fixture.make_ready(u8::MAX..=u8::MAX).await;
+            let driver = &fixture.driver;
+            driver.engine.borrow_mut().pump(driver.clock.elapsed_ms(), clock::now());
+            let batch = driver.engine.borrow_mut().take_batch(clock::now()).unwrap();
+            driver.write(batch).await.unwrap();
+            driver.gather_calls();
+            let call = driver.calls.borrow_mut().pop_front().unwrap();
+            driver.finished(&call, CallOutcome::Recorded, 1000);
+            fixture.make_ready(0..=count - 1).await;
+            fixture
+        }
+
+        /// Takes payments in, and has them decided upon.
+        async fn make_ready(&self, numbers: std::ops::RangeInclusive<u8>) {
+            for number in numbers {
+                let id = CorrelationId::from_bytes([number; 16]);
+                self.driver.engine.borrow_mut().accept(id, Cents::new(1), 0);
+            }
+            self.driver.turn(&self.clients, &self.store).await.unwrap();
+            assert!(self.driver.engine.borrow().claim_is_out());
+            // So long after them there is no crowd.
+            sleep(Duration::from_millis(20)).await;
+            let through = Position { segment: 1, index: u32::MAX };
+            self.driver.heard_store(StoreEvent::Decided { through, losers: Vec::new() });
+        }
+
+        /// Takes a turn, and does something whenever others have theirs.
+        async fn turn_with_others(&self, mut other: impl FnMut()) {
+            let others = async {
+                loop {
+                    other();
+                    yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = others => {}
+                turned = self.driver.turn(&self.clients, &self.store) => drop(turned.unwrap()),
+            }
+        }
+    }
+
+    const READY: u8 = 20;
+
+    #[test]
+    fn calls_go_out_in_rows_unless_turns_wait_for_the_disk_and_all_are_waited_for() {
+        block_on(async {
+            for (durability, rows) in
+                [(Durability::Process, vec![16, 12, 8, 4]), (Durability::Disk, vec![])]
+            {
+                let fixture = Fixture::with_ready(durability, READY).await;
+                let driver = &fixture.driver;
+                let mut left = Vec::new();
+                fixture
+                    .turn_with_others(|| {
+                        if !driver.calls.borrow().is_empty() {
+                            left.push(driver.calls.borrow().len());
+                            assert_eq!(driver.calls_count.get(), usize::from(READY), "for the end");
+                        }
+                    })
+                    .await;
+                assert_eq!(left, rows, "{durability:?}");
+                assert_eq!(driver.calls_count.get(), usize::from(READY));
+            }
+        });
+    }
+
+    #[test]
+    fn who_comes_in_between_two_rows_is_written_before_the_next_one_and_all_calls_go_out() {
+        block_on(async {
+            let fixture = Fixture::with_ready(Durability::Process, READY).await;
+            let driver = &fixture.driver;
+            let (mut number, mut lefts) = (READY, Vec::new());
+            fixture
+                .turn_with_others(|| {
+                    let left = driver.calls.borrow().len();
+                    if left > 0 && number < PAYMENTS_MAX {
+                        assert!(!driver.engine.borrow().has_arrivals(), "the last one is written");
+                        lefts.push(left);
+                        let id = CorrelationId::from_bytes([number; 16]);
+                        driver.engine.borrow_mut().accept(id, Cents::new(1), 0);
+                        number += 1;
+                    }
+                })
+                .await;
+            assert_eq!(lefts, [16, 12, 8, 4]);
+            assert!(driver.calls.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn no_call_is_left_when_a_purge_is_agreed_to() {
+        block_on(async {
+            let fixture = Fixture::with_ready(Durability::Process, READY).await;
+            let driver = &fixture.driver;
+            let mut is_asked = false;
+            fixture
+                .turn_with_others(|| {
+                    let left = driver.calls.borrow().len();
+                    if is_asked && driver.purge_near.get().is_none() {
+                        assert_eq!(left, 0);
+                    } else if left > 0 {
+                        driver.heard_store(StoreEvent::PreparePurge { serial: 1 });
+                        is_asked = true;
+                    }
+                })
+                .await;
+            assert!(is_asked && driver.purge_near.get().is_none());
+            assert!(driver.calls.borrow().is_empty());
         });
     }
 

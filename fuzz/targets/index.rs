@@ -9,7 +9,7 @@ use fuzz::bytes::Bytes;
 use fuzz::memory;
 use ledger::disk::memory::MemoryDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
-use ledger::{Cents, CorrelationId, TimestampMs};
+use ledger::{Cents, CorrelationId, Processor, TimestampMs, Totals};
 use libfuzzer_sys::fuzz_target;
 use store::index::{Kind, OpenSegment, SealedSegment, SegmentKey, Sought, index_file_name};
 
@@ -37,6 +37,16 @@ fuzz_target!(|bytes: &[u8]| {
         match SealedSegment::open(&disk, journal, KEY) {
             // Whatever is found is what the journal says, or it is an error.
             Ok(Some(sealed)) => {
+                let mut settled = [Totals::default(); 2];
+                match sealed.add_to(&mut settled, &(0..u64::MAX >> 1)) {
+                    Ok(()) => assert_eq!(settled, sealed.settled()),
+                    Err(error) => panic!("the file is as it was when it was opened: {error}"),
+                }
+                for _ in 0..4 {
+                    let [one, other] = [(); 2].map(|()| u64::from(input.u16()));
+                    let ticks = one.min(other)..one.max(other);
+                    sealed.add_to(&mut settled, &ticks).expect("a part of what fits");
+                }
                 for id in ids.iter().copied().chain((0..=255).map(id)) {
                     if let Ok(Some(entry)) = sealed.find(&mut Sought::new(id)) {
                         assert_eq!(ids.get(entry.index() as usize), Some(&id));
@@ -67,6 +77,11 @@ fn written(ids: &[CorrelationId]) -> (MemoryDisk, MemoryDisk, OpenSegment) {
         let record = PaymentRecord { id: *id, amount: Cents::new(1), written_at: now, event };
         assert!(journal.append(&[record], 1, now).error.is_none());
         segment.record(*id, index, Kind::Accepted);
+        // Some at one moment, and some out of order.
+        let [number, ..] = id.to_bytes();
+        let processor = Processor::ALL[usize::from(number % 3 == 0)];
+        let tick = u64::from(index / 2) * 3 + u64::from(number % 7);
+        segment.add_settled(tick, processor, Cents::new(i64::from(number) + 1));
     }
     SealedSegment::write(&disk, KEY, &segment).expect("the disk has room");
     (disk, journal_disk, segment)
@@ -77,6 +92,9 @@ fn check_whole(disk: &MemoryDisk, journal: &MemoryDisk, segment: &OpenSegment) {
     let sealed = SealedSegment::open(disk, journal.clone(), KEY).expect("the disk is whole");
     let sealed = sealed.expect("it was just written");
     let expected: BTreeMap<_, _> = segment.entries().collect();
+    let mut settled = [Totals::default(); 2];
+    sealed.add_to(&mut settled, &(0..u64::MAX >> 1)).expect("it is whole");
+    assert_eq!(settled, segment.settled());
     for id in (0..=255).map(id) {
         let found = sealed.find(&mut Sought::new(id)).expect("the journal is whole");
         assert_eq!(found.map(|e| e.index()), expected.get(&id).map(|e| e.index()));

@@ -277,9 +277,10 @@ impl Database {
         self.db().apply_batch(batch).map_err(|error| self.sled(error))
     }
 
-    /// What was settled through each processor in this span, by [`Processor::index`], where `below` tells what
-    /// lies between two ticks of one part of a bottom bucket, and all that was settled is `settled`. Each bucket on the way is checked to be the sum of its parts, because
-    /// sled drops, without a word, what it can not read when it is opened.
+    /// What was settled through each processor in this span, by [`Processor::index`], of what was `settled` at
+    /// all. `below` tells what lies between two ticks of one part of a bottom bucket. Each bucket on the way
+    /// is checked to be the sum of its parts, because sled drops, without a word, what it can not read when it
+    /// is opened.
     ///
     /// # Errors
     /// sled refuses, holds something else, or has lost something; or `below` refuses.
@@ -295,12 +296,8 @@ impl Database {
         let (low, high) = (pyramid::tick(range.from), pyramid::tick(range.to) + 1);
         let top = self.top(settled)?;
         let before_low = self.sum_before(&top, low, &below)?;
-        let mut sums = self.sum_before(&top, high, &below)?;
-        for (sum, before) in sums.iter_mut().zip(before_low) {
-            sum.count -= before.count;
-            sum.amount = Cents::new(sum.amount.get() - before.amount.get());
-        }
-        Ok(sums)
+        let sums = self.sum_before(&top, high, &below)?;
+        Ok(subtract(sums, before_low).ok_or_else(|| self.incomplete())?)
     }
 
     /// The buckets of the top level, with the totals of each, if they are all that was settled.
@@ -736,22 +733,32 @@ mod tests {
         for level in BOTTOM_LEVEL..LEVELS_COUNT {
             let key = bucket_key(level, pyramid::bucket(lost_tick, level));
             let value = database.db().remove(key).unwrap().unwrap();
-            let is_missed =
-                database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).is_err()
-                    || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
-            assert!(is_missed, "level {level}");
+            let sum = database.sum(span, naive(&payments, RangeMs::ALL), below(&payments));
+            assert!(sum.is_err(), "level {level}");
             let mut wrong = decode_parts(&value).unwrap();
             wrong.iter_mut().find(|part| **part != Both::default()).unwrap()[0].count += 1;
             database.db().insert(key, encode_parts(&wrong)).unwrap();
-            let is_missed =
-                database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).is_err()
-                    || database.check_total(naive(&payments, RangeMs::ALL)).is_err();
-            assert!(is_missed, "level {level}");
+            let sum = database.sum(span, naive(&payments, RangeMs::ALL), below(&payments));
+            assert!(sum.is_err(), "level {level}");
             database.db().insert(key, value).unwrap();
             assert_eq!(
                 database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).unwrap(),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn more_in_a_stretch_than_in_the_part_that_has_it_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("sled"), CACHE_BYTES).unwrap();
+        let mut payments = [settled(0, 4000, 7), settled(0, 4001, 7)];
+        database.apply(&mut payments, []).unwrap();
+        let all = naive(&payments, RangeMs::ALL);
+        let too_much: Both = [Totals { count: 3, amount: Cents::new(21) }, Totals::default()];
+        for range in [span(0, 4000), span(4001, 9000)] {
+            let sum: Result<Both, DatabaseError> = database.sum(range, all, |_| Ok(too_much));
+            assert!(matches!(sum, Err(DatabaseError::Incomplete { .. })));
         }
     }
 

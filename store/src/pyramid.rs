@@ -1,5 +1,5 @@
-//! The pyramid of time buckets: totals by millisecond at the bottom, and by sixteen buckets of the
-//! level below on each level above. What lies before a moment is, on each level, at most fifteen
+//! The pyramid of time buckets: on level 0 each is a millisecond, and on each level above sixteen buckets of the
+//! level below. The database keeps the upper levels, and the index tells the rest. What lies before a moment is, on each level, at most fifteen
 //! parts of one bucket, so the cost of a summary grows neither with the length of its span nor with the
 //! number of payments. As a bucket must be the sum of its parts, each answer can be checked on its way down.
 //!
@@ -11,7 +11,7 @@ use ledger::TimestampMs;
 
 /// Buckets of a level that make one bucket of the level above: its parts.
 ///
-/// Sixteen keeps both sides cheap: a payment is added to one bucket on each of 8 levels, which a
+/// Sixteen keeps both sides cheap: a payment is added to one bucket on each level that is kept, which a
 /// batch of payments shares, and a summary reads one bucket with its parts at each end of each level.
 pub const PARTS_COUNT: usize = 16;
 

@@ -53,7 +53,7 @@ enum Segment<D: Disk> {
     /// Being written to its file.
     Closing(Arc<OpenSegment>),
     /// In its file.
-    Sealed(SealedSegment<D>),
+    Sealed(Box<SealedSegment<D>>),
 }
 
 /// The index of all journals.
@@ -70,7 +70,7 @@ impl<D: Disk> Default for Index<D> {
 impl<D: Disk> Index<D> {
     /// Adds a sealed segment whose file was there already.
     pub fn add_sealed(&mut self, instance: u16, segment: SealedSegment<D>) {
-        self.segments.insert((instance, segment.number()), Segment::Sealed(segment));
+        self.segments.insert((instance, segment.number()), Segment::Sealed(Box::new(segment)));
     }
 
     /// Whether a segment is in its file, so that its records need not be read.
@@ -272,7 +272,7 @@ impl<D: Disk> Index<D> {
         let key = (instance, sealed.number());
         // A purge in the meantime has taken the segment away.
         if let Some(segment @ Segment::Closing(_)) = self.segments.get_mut(&key) {
-            *segment = Segment::Sealed(sealed);
+            *segment = Segment::Sealed(Box::new(sealed));
         }
     }
 

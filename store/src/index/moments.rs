@@ -116,18 +116,18 @@ impl Ordered for Sum {
 
 impl Ordered for SumBytes {
     fn moment(&self) -> Moment {
-        let [a, b, c, d, e, f, g, h, ..] = *self;
-        Moment(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+        let (bytes, _) = self.split_first_chunk().expect("the number lies in the bytes");
+        Moment(u64::from_le_bytes(*bytes))
     }
 
     fn count(&self) -> u32 {
-        let [.., a, b, c, d, _, _, _, _, _, _, _, _] = *self;
-        u32::from_le_bytes([a, b, c, d])
+        let (bytes, _) = self[8..].split_first_chunk().expect("the number lies in the bytes");
+        u32::from_le_bytes(*bytes)
     }
 
     fn amount(&self) -> Cents {
-        let [.., a, b, c, d, e, f, g, h] = *self;
-        Cents::new(i64::from_le_bytes([a, b, c, d, e, f, g, h]))
+        let (_, bytes) = self.split_last_chunk().expect("the number lies in the bytes");
+        Cents::new(i64::from_le_bytes(*bytes))
     }
 }
 
@@ -153,12 +153,15 @@ impl Moments {
                 (sum.count, sum.amount) = (sum.count + 1, sum.amount.checked_add(amount)?);
             }
             Err(BLOCK_SUMS_MAX) if is_last => self.push_block(new),
+            Err(place) if block.len() < BLOCK_SUMS_MAX => block.insert(place, new),
             Err(place) => {
-                block.insert(place, new);
-                if block.len() > BLOCK_SUMS_MAX {
-                    let second = block.split_off(BLOCK_SUMS_MAX / 2);
-                    self.blocks.insert(at + 1, second);
+                let half = BLOCK_SUMS_MAX / 2;
+                let mut second = block.split_off(half);
+                match place.checked_sub(half) {
+                    Some(place) if place > 0 => second.insert(place, new),
+                    _ => block.insert(place, new),
                 }
+                self.blocks.insert(at + 1, second);
             }
         }
         Ok(())

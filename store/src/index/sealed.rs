@@ -1,5 +1,6 @@
 //! The index of a sealed segment: a file of fingerprints in order, with a binary fuse filter in
-//! front of it that is all that stays in memory, about 9 bits an id.
+//! front of them, and of what was settled in each millisecond. In memory stay the filter, about 9 bits an id, and
+//! of each block of 64 milliseconds the first, with a checksum: 12 bytes.
 //!
 //! Layout, little endian:
 //!
@@ -29,15 +30,16 @@ use std::ops::Range;
 
 use ledger::disk::{Disk, DiskFile, create_anew, write_whole};
 use ledger::journal::{JournalReader, Position, Record};
-use ledger::{Cents, CorrelationId, Totals};
+use ledger::{Cents, CorrelationId, TimestampMs, Totals};
 use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
 use super::LookError;
 use super::entry::Entry;
-use super::moments::{Moment, Ordered, SUM_BYTES, add_between};
+use super::moments::{Moment, Ordered, SUM_BYTES, SumBytes, add_between};
 use super::open::OpenSegment;
+use crate::pyramid;
 
 const MAGIC: [u8; 8] = *b"PAYIDX1\n";
 const VERSION: u16 = 4;
@@ -520,7 +522,24 @@ fn decode(bytes: &[u8], key: &SegmentKey) -> Option<Decoded> {
         amount: Cents::new(i64::from_le_bytes(numbers[index + 1])),
     };
     let filter = StoredFilter { descriptor, table };
-    Some(Decoded { filter, entries_count, sums_count, settled: [totals(0), totals(2)] })
+    let settled = [totals(0), totals(2)];
+    let (sums, _) = content[size - sums_count * SUM_BYTES..].as_chunks::<SUM_BYTES>();
+    if !add_up(sums, settled) {
+        return None;
+    }
+    Some(Decoded { filter, entries_count, sums_count, settled })
+}
+
+/// Whether these are sums as they are written, in order, of as much as was settled in all.
+fn add_up(sums: &[SumBytes], settled: [Totals; 2]) -> bool {
+    let last = Moment::first(pyramid::tick(TimestampMs::MAX) + 1);
+    let mut total = [Totals::default(); 2];
+    sums.is_sorted_by(|one, other| one.moment() < other.moment())
+        && sums
+            .iter()
+            .all(|sum| sum.moment() < last && sum.count() > 0 && sum.amount() >= Cents::ZERO)
+        && add_between(&mut total, sums, &(0..u64::MAX >> 1)).is_ok()
+        && total == settled
 }
 
 /// Whether every place that a filter so described looks at is in a table of this size: the filter
@@ -540,9 +559,9 @@ fn describes(descriptor: &[u8; DESCRIPTOR_BYTES], table_bytes: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ledger::Processor;
     use ledger::disk::memory::MemoryDisk;
     use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
-    use ledger::{Processor, TimestampMs};
     use proptest::prelude::*;
 
     use super::*;
@@ -687,6 +706,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sums_that_nobody_writes_are_made_again() {
+        type Change = fn(&mut [SumBytes]);
+        let changes: [(&str, Change); 6] = [
+            ("not in order", |sums| sums.swap(3, 4)),
+            ("one twice", |sums| sums[4] = sums[3]),
+            ("no payment", |sums| sums[3][8..12].fill(0)),
+            ("less than nothing", |sums| sums[3][19] = 0xff),
+            ("beyond all time", |sums| sums[sums.len() - 1][7] = 0x7f),
+            ("more than was settled", |sums| sums[3][12] ^= 1),
+        ];
+        for (name, change) in changes {
+            let (disk, journal, _) = written(40);
+            let file_name = index_file_name(1, 1);
+            let mut bytes = disk.bytes(&file_name).unwrap();
+            let (content, checksum) = bytes.split_last_chunk_mut().unwrap();
+            let sums_count = u32::from_le_bytes(content[52..56].try_into().unwrap()) as usize;
+            let begin = content.len() - sums_count * SUM_BYTES;
+            change(content[begin..].as_chunks_mut().0);
+            *checksum = crc32c::crc32c(content).to_le_bytes();
+            disk.put(&file_name, bytes);
+            assert!(SealedSegment::open(&disk, journal, KEY).unwrap().is_none(), "{name}");
+        }
+    }
+
     /// Found by fuzzing: the filter looked beyond its table, and the store ended.
     #[test]
     fn a_filter_that_does_not_fit_its_table_is_made_again() {
@@ -718,9 +762,17 @@ mod tests {
         let whole = disk.bytes(&name).unwrap();
         let file = disk.open(&name).unwrap();
         let columns = usize::try_from(sealed.fingerprints.offset).unwrap()..whole.len() - 4;
-        let mut noticed = 0;
+        let (mut noticed, mut noticed_sums) = (0, 0);
         for byte in columns.step_by(97) {
             file.write_at(byte as u64, &[whole[byte] ^ 0x40]).unwrap();
+            let mut totals = [Totals::default(); 2];
+            match sealed.add_to(&mut totals, &(0..u64::from(count))) {
+                Ok(()) => assert_eq!(totals, sealed.settled()),
+                Err(error) => {
+                    assert!(error.to_string().contains("has changed"), "{error}");
+                    noticed_sums += 1;
+                }
+            }
             for number in (0..count).step_by(7) {
                 match sealed.find(&mut Sought::new(id(number))) {
                     Ok(entry) => assert_eq!(entry.unwrap().index(), number),
@@ -732,7 +784,7 @@ mod tests {
             }
             file.write_at(byte as u64, &whole[byte..=byte]).unwrap();
         }
-        assert!(noticed > 0);
+        assert!(noticed > 0 && noticed_sums > 0);
         assert_eq!(sealed.find(&mut Sought::new(id(0))).unwrap().unwrap().index(), 0);
     }
 
