@@ -269,7 +269,7 @@ impl<D: Disk> SealedSegment<D> {
     }
 
     /// Adds to totals, by [`ledger::Processor::index`], what the segment's records say was settled between two
-    /// ticks of [`pyramid`](crate::pyramid).
+    /// ticks of [`pyramid`].
     ///
     /// # Errors
     /// The file cannot be read.
