@@ -203,6 +203,9 @@ impl Connections {
                     rest.advance(length);
                     Heard::Plain(payment)
                 } else {
+                    // What hyper refuses at once it answers only where that can be sent at once, which is not known of
+                    // a connection that nobody has waited for.
+                    stream.writable().await?;
                     return Ok(Some(rest));
                 };
                 let payment = match heard {
