@@ -427,11 +427,13 @@ where
                 store.claim(through);
                 self.claimed_us.set(Some(self.clock.elapsed_us()));
             }
-            let is_interrupted = self.make_calls_unless_interrupted(clients).await;
-            if is_last && !is_interrupted {
+            if self.make_calls_unless_interrupted(clients).await {
+                continue;
+            }
+            if is_last {
                 return Ok(wake_ms);
             }
-            if fails && !is_interrupted {
+            if fails {
                 let retry_ms = self.clock.elapsed_ms() + WRITE_RETRY_MS;
                 return Ok(Some(wake_ms.map_or(retry_ms, |wake_ms| wake_ms.min(retry_ms))));
             }

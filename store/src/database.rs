@@ -592,6 +592,15 @@ mod tests {
         }
     }
 
+    /// What a database with these payments says of a span.
+    fn sum(
+        database: &Database,
+        payments: &[Settled],
+        span: RangeMs,
+    ) -> Result<Both, DatabaseError> {
+        database.sum(span, naive(payments, RangeMs::ALL), below(payments))
+    }
+
     /// What is in the database, as its top level has it.
     fn all(database: &Database) -> [Totals; 2] {
         database.sum_level(TOP_LEVEL).unwrap()
@@ -624,10 +633,10 @@ mod tests {
             }
             for (from, length) in spans {
                 let span = span(from, from + length);
-                prop_assert_eq!(database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).unwrap(), naive(&payments, span));
+                prop_assert_eq!(sum(&database, &payments, span).unwrap(), naive(&payments, span));
             }
-            let sum = database.sum(RangeMs::ALL, naive(&payments, RangeMs::ALL), below(&payments)).unwrap();
-            prop_assert_eq!(sum, naive(&payments, RangeMs::ALL));
+            let all = sum(&database, &payments, RangeMs::ALL).unwrap();
+            prop_assert_eq!(all, naive(&payments, RangeMs::ALL));
         }
     }
 
@@ -728,23 +737,17 @@ mod tests {
         database.apply(&mut payments, []).unwrap();
         let lost_tick = pyramid::tick(TimestampMs::clamped(4000));
         let span = span(4000, 5000);
-        let expected =
-            database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).unwrap();
+        let expected = sum(&database, &payments, span).unwrap();
         for level in BOTTOM_LEVEL..LEVELS_COUNT {
             let key = bucket_key(level, pyramid::bucket(lost_tick, level));
             let value = database.db().remove(key).unwrap().unwrap();
-            let sum = database.sum(span, naive(&payments, RangeMs::ALL), below(&payments));
-            assert!(sum.is_err(), "level {level}");
+            assert!(sum(&database, &payments, span).is_err(), "level {level}");
             let mut wrong = decode_parts(&value).unwrap();
             wrong.iter_mut().find(|part| **part != Both::default()).unwrap()[0].count += 1;
             database.db().insert(key, encode_parts(&wrong)).unwrap();
-            let sum = database.sum(span, naive(&payments, RangeMs::ALL), below(&payments));
-            assert!(sum.is_err(), "level {level}");
+            assert!(sum(&database, &payments, span).is_err(), "level {level}");
             database.db().insert(key, value).unwrap();
-            assert_eq!(
-                database.sum(span, naive(&payments, RangeMs::ALL), below(&payments)).unwrap(),
-                expected
-            );
+            assert_eq!(sum(&database, &payments, span).unwrap(), expected);
         }
     }
 

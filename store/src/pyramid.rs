@@ -1,7 +1,8 @@
-//! The pyramid of time buckets: on level 0 each is a millisecond, and on each level above sixteen buckets of the
-//! level below. The database keeps the upper levels, and the index tells the rest. What lies before a moment is, on each level, at most fifteen
-//! parts of one bucket, so the cost of a summary grows neither with the length of its span nor with the
-//! number of payments. As a bucket must be the sum of its parts, each answer can be checked on its way down.
+//! The pyramid of time buckets: on level 0 each is a millisecond, and on each level above sixteen buckets of
+//! the level below. The database keeps the upper levels, and the index tells the rest. What lies before a
+//! moment is, on each level that is kept, at most fifteen parts of one bucket, so that what is read there
+//! grows neither with the length of a span nor with the number of payments. As a bucket must be the sum of its
+//! parts, each answer can be checked on its way down.
 //!
 //! Time is counted in ticks: milliseconds since [`TimestampMs::MIN`], never negative.
 

@@ -157,9 +157,10 @@ impl Moments {
             Err(place) => {
                 let half = BLOCK_SUMS_MAX / 2;
                 let mut second = block.split_off(half);
-                match place.checked_sub(half) {
-                    Some(place) if place > 0 => second.insert(place, new),
-                    _ => block.insert(place, new),
+                if place > half {
+                    second.insert(place - half, new);
+                } else {
+                    block.insert(place, new);
                 }
                 self.blocks.insert(at + 1, second);
             }
