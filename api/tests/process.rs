@@ -2,13 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use ledger::disk::Disk;
 use ledger::disk::folder::FolderDisk;
+use ledger::handover::{HandoverSender, Standing};
 use ledger::volume::Volume;
+use tokio::time::timeout;
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An API instance, and what it logs.
 struct Api {
@@ -86,4 +94,40 @@ fn more_connections_than_there_are_descriptors_are_refused() {
     let mut api = Api::start(folder.path(), &many);
     api.until("--connections-max, --in-flight-max and what else is open need");
     assert_eq!(api.process.wait().unwrap().code(), Some(64));
+}
+
+/// A client that has sent this before its connection is handed over.
+fn hand_over(balancer: &HandoverSender, bytes: &[u8]) -> UnixStream {
+    let (mut client, server) = UnixStream::pair().unwrap();
+    client.write_all(bytes).unwrap();
+    balancer.send(server.as_fd()).unwrap();
+    client
+}
+
+#[test]
+fn what_comes_with_a_connection_is_answered_and_a_balancer_hears_what_it_cannot_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut api = Api::start(folder.path(), &["--instance=1", "--connections-max=2"]);
+    api.until("taking payments");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let balancer = HandoverSender::connect(&Volume::new(folder.path()).api_socket(1)).unwrap();
+        let heard = async || {
+            let standing = timeout(PATIENCE, balancer.standing()).await;
+            standing.expect("it is told").unwrap().unwrap()
+        };
+        let with =
+            |connections_count| Standing { draining: false, connections_count, connections_max: 2 };
+        assert_eq!(heard().await, with(0));
+        let broken = b"GET /broken\r\nline HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        hand_over(&balancer, broken).read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer:?}");
+        assert_eq!(heard().await, with(0), "one has ended");
+        let _first = hand_over(&balancer, b"");
+        let second = hand_over(&balancer, b"");
+        assert_eq!(heard().await, with(2), "there is no room for more");
+        drop(second);
+        assert_eq!(heard().await, with(1));
+    });
 }
