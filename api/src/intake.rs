@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ledger::handover::{HandoverListener, HandoverReceiver};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
 use crate::http::Connections;
@@ -46,7 +46,11 @@ impl Balancers {
     async fn receive(self: Rc<Self>, receiver: Rc<HandoverReceiver>, connections: Rc<Connections>) {
         loop {
             match receiver.receive().await {
-                Ok(Some(descriptor)) => adopt(descriptor.into(), &connections),
+                Ok(Some(descriptor)) => {
+                    adopt(descriptor.into(), &connections);
+                    // Whoever sent it is answered before more connections are looked for.
+                    yield_now().await;
+                }
                 Ok(None) => {
                     tracing::info!("a balancer is disconnected");
                     break;

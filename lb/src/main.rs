@@ -8,6 +8,7 @@ use ledger::daemon::{
     EXIT_SOFTWARE, EXIT_USAGE, abort_on_panic, create_files_privately, exit_code, settings,
     settings_of_check, shutdown_signal, start_logging,
 };
+use ledger::turns::take_short_turns;
 use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     start_logging(settings.log);
     create_files_privately();
     abort_on_panic();
+    take_short_turns();
     if let Err(what) = lb::reserve_descriptors(&settings) {
         return exit_code(Err((EXIT_USAGE, what)));
     }

@@ -16,9 +16,11 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
 };
 use tokio::io::Interest;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::unix::AsyncFd;
 
-use crate::socket::{BoundPath, bind_privately, check_peer_of_socket, socket_address};
+use crate::socket::{
+    BoundPath, accept, bind_privately, check_peer_of_socket, socket_address, watch_for_input,
+};
 
 /// What a message with a connection says. A peer of another version says something else.
 const CONNECTION: [u8; 4] = *b"CON1";
@@ -78,23 +80,23 @@ pub enum HandoverError {
     Gone,
 }
 
-// The sockets below keep messages apart, which tokio's types do not know of: they lend their
-// readiness alone, and every message goes through `sendmsg`, `recvmsg`, `send` or `recv`.
+// The sockets below keep messages apart, which tokio's types do not know of. They are watched for messages
+// alone: one that is watched for room as well would wake the balancer whenever an API takes a connection.
 
 /// The balancer's end.
 pub struct HandoverSender {
-    socket: UnixStream,
+    socket: AsyncFd<OwnedFd>,
 }
 
 /// The API's socket.
 pub struct HandoverListener {
-    socket: UnixListener,
+    socket: AsyncFd<OwnedFd>,
     _path: BoundPath,
 }
 
 /// The API's end of one balancer's socket.
 pub struct HandoverReceiver {
-    socket: UnixStream,
+    socket: AsyncFd<OwnedFd>,
 }
 
 impl HandoverSender {
@@ -106,7 +108,7 @@ impl HandoverSender {
         let socket = seqpacket()?;
         rustix::net::connect(&socket, &socket_address(path)?)?;
         check_peer_of_socket(socket.as_fd())?;
-        Ok(Self { socket: UnixStream::from_std(socket.into())? })
+        Ok(Self { socket: watch_for_input(socket)? })
     }
 
     /// Hands a connection over without waiting.
@@ -141,8 +143,8 @@ impl HandoverSender {
         let mut bytes = [0; STANDING_BYTES + 1];
         let received = self
             .socket
-            .async_io(Interest::READABLE, || {
-                rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT)
+            .async_io(Interest::READABLE, |socket| {
+                rustix::net::recv(socket, &mut bytes[..], RecvFlags::DONTWAIT)
                     .map(|(count, _)| count)
                     .map_err(io::Error::from)
             })
@@ -165,7 +167,8 @@ impl HandoverListener {
         let socket = seqpacket()?;
         let bound = bind_privately(&socket, path)?;
         rustix::net::listen(&socket, LISTEN_BACKLOG)?;
-        Ok(Self { socket: UnixListener::from_std(socket.into())?, _path: bound })
+        let socket = watch_for_input(socket)?;
+        Ok(Self { socket, _path: bound })
     }
 
     /// Waits for a balancer of the same user.
@@ -173,9 +176,9 @@ impl HandoverListener {
     /// # Errors
     /// The operating system refuses, for example for want of file descriptors.
     pub async fn accept(&self) -> io::Result<HandoverReceiver> {
-        let (socket, _) = self.socket.accept().await?;
+        let socket = self.socket.async_io(Interest::READABLE, accept).await?;
         check_peer_of_socket(socket.as_fd())?;
-        Ok(HandoverReceiver { socket })
+        Ok(HandoverReceiver { socket: watch_for_input(socket)? })
     }
 }
 
@@ -185,7 +188,7 @@ impl HandoverReceiver {
     /// # Errors
     /// The balancer says something that this version does not know.
     pub async fn receive(&self) -> io::Result<Option<OwnedFd>> {
-        self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await
+        self.socket.async_io(Interest::READABLE, receive).await
     }
 
     /// The next connection that is there already, without waiting.
@@ -193,7 +196,7 @@ impl HandoverReceiver {
     /// # Errors
     /// As [`HandoverReceiver::receive`]; [`io::ErrorKind::WouldBlock`] where there is none.
     pub fn try_receive(&self) -> io::Result<Option<OwnedFd>> {
-        self.socket.try_io(Interest::READABLE, || receive(&self.socket))
+        self.socket.try_io(Interest::READABLE, receive)
     }
 
     /// Tells the balancer how this instance stands. A balancer that does not read is not told.
@@ -211,7 +214,7 @@ impl HandoverReceiver {
 
 /// Receives the next connection. One whose descriptor the operating system did not deliver, because
 /// this process has as many as it may, is lost; those after it are not.
-fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+fn receive(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     loop {
         match receive_message(socket)? {
             Message::Connection(connection) => return Ok(Some(connection)),
@@ -230,7 +233,7 @@ enum Message {
     End,
 }
 
-fn receive_message(socket: &UnixStream) -> io::Result<Message> {
+fn receive_message(socket: &OwnedFd) -> io::Result<Message> {
     let mut bytes = [0; CONNECTION.len() + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -21,6 +21,7 @@ pub mod query;
 pub mod socket;
 pub mod time;
 pub mod totals;
+pub mod turns;
 pub mod volume;
 
 pub use id::{CorrelationId, IdMap};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Uid;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -44,8 +45,7 @@ impl PrivateListener {
 /// end that when it is handed on.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// The listener, under a type that lends its readiness.
-    listener: TcpStream,
+    listener: AsyncFd<OwnedFd>,
 }
 
 impl Acceptor {
@@ -55,7 +55,7 @@ impl Acceptor {
     /// The operating system refuses.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
         let listener = OwnedFd::from(listener.into_std()?);
-        Ok(Self { listener: TcpStream::from_std(listener.into())? })
+        Ok(Self { listener: watch_for_input(listener)? })
     }
 
     /// Waits for the next connection, which does not block whoever reads from it.
@@ -63,10 +63,23 @@ impl Acceptor {
     /// # Errors
     /// The operating system refuses, for example for want of file descriptors.
     pub async fn accept(&self) -> io::Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accept = || Ok(rustix::net::accept_with(&self.listener, flags)?);
         self.listener.async_io(Interest::READABLE, accept).await
     }
+}
+
+/// Watches a socket for something to come, and not, as tokio's own types do, for room to send as well: for that
+/// the kernel would wake this process whenever the other end has read.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for types that may change their descriptor"
+)]
+pub(crate) fn watch_for_input(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
+}
+
+/// Accepts a connection that is there, which does not block whoever reads from it.
+pub(crate) fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
 }
 
 /// Listens for streams at the path. A socket that an ended process left there is replaced.
