@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ledger::handover::{HandoverListener, HandoverReceiver};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{spawn_local, yield_now};
+use ledger::socket::Acceptor;
+use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::http::Connections;
@@ -46,11 +47,7 @@ impl Balancers {
     async fn receive(self: Rc<Self>, receiver: Rc<HandoverReceiver>, connections: Rc<Connections>) {
         loop {
             match receiver.receive().await {
-                Ok(Some(descriptor)) => {
-                    adopt(descriptor.into(), &connections);
-                    // Whoever sent it is answered before more connections are looked for.
-                    yield_now().await;
-                }
+                Ok(Some(descriptor)) => connections.serve(descriptor.into()),
                 Ok(None) => {
                     tracing::info!("a balancer is disconnected");
                     break;
@@ -80,25 +77,16 @@ impl Balancers {
     pub fn take_rest(&self, connections: &Rc<Connections>) {
         for receiver in self.receivers.borrow().iter() {
             while let Ok(Some(descriptor)) = receiver.try_receive() {
-                adopt(descriptor.into(), connections);
+                connections.serve(descriptor.into());
             }
         }
     }
 }
 
-/// Serves a connection that was handed over.
-fn adopt(stream: std::net::TcpStream, connections: &Rc<Connections>) {
-    let prepared = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-    match prepared {
-        Ok(stream) => connections.serve(stream),
-        Err(error) => tracing::warn!("a connection that was handed over is lost: {error}"),
-    }
-}
-
 /// Takes connections on TCP, for ever.
-pub async fn accept_tcp(listener: TcpListener, connections: Rc<Connections>) {
+pub async fn accept_tcp(acceptor: Acceptor, connections: Rc<Connections>) {
     loop {
-        match accept_one(&listener).await {
+        match accept_one(&acceptor).await {
             Ok(stream) => connections.serve(stream),
             Err(error) => {
                 tracing::warn!("a connection is refused: {error}");
@@ -108,8 +96,8 @@ pub async fn accept_tcp(listener: TcpListener, connections: Rc<Connections>) {
     }
 }
 
-async fn accept_one(listener: &TcpListener) -> io::Result<TcpStream> {
-    let (stream, _) = listener.accept().await?;
+async fn accept_one(acceptor: &Acceptor) -> io::Result<TcpStream> {
+    let stream = TcpStream::from(acceptor.accept().await?);
     stream.set_nodelay(true)?;
     Ok(stream)
 }

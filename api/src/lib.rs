@@ -48,6 +48,7 @@ use ledger::journal::{Journal, JournalConfig, JournalError, OpenPayments};
 use ledger::metrics::{publish, tell};
 use ledger::notes;
 use ledger::notify;
+use ledger::socket::Acceptor;
 use ledger::volume::instance_name;
 use metrics::Now;
 use processor::{CallLimits, ProcessorClient};
@@ -321,11 +322,11 @@ fn server_limits(settings: &ApiSettings) -> ServerLimits {
     }
 }
 
-async fn listen_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
+async fn listen_tcp(address: SocketAddr) -> Result<Acceptor, ApiError> {
     let listen = |source| ApiError::Listen { at: address.to_string(), source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     tracing::info!("listening on {}", listener.local_addr().map_err(listen)?);
-    Ok(listener)
+    Acceptor::new(listener).map_err(listen)
 }
 
 fn clients(

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::TcpStream as StdTcpStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use ledger::handover::Standing;
 use ledger::socket::close_with;
 use ledger::{Cents, CorrelationId};
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -133,8 +134,8 @@ impl Connections {
         self.changed.notified().await;
     }
 
-    /// Serves a connection to its end. Must run on a [`tokio::runtime::LocalRuntime`].
-    pub fn serve(self: &Rc<Self>, stream: TcpStream) {
+    /// Serves a connection that nobody watches to its end. Must run on a [`tokio::runtime::LocalRuntime`].
+    pub fn serve(self: &Rc<Self>, stream: StdTcpStream) {
         if self.count.get() >= self.limits.connections_max {
             return self.refuse(stream);
         }
@@ -157,12 +158,16 @@ impl Connections {
         }
     }
 
-    fn refuse(self: &Rc<Self>, stream: TcpStream) {
+    fn refuse(self: &Rc<Self>, stream: StdTcpStream) {
         // One that is closed without an answer is refused for the same reason.
         self.api.driver.metrics().answered(StatusCode::SERVICE_UNAVAILABLE);
         if self.refusals_count.get() >= REFUSALS_MAX {
             return;
         }
+        let stream = match watch(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!("a connection is closed: {error}"),
+        };
         self.refusals_count.set(self.refusals_count.get() + 1);
         let connections = Rc::clone(self);
         spawn_local(async move {
@@ -172,10 +177,10 @@ impl Connections {
         });
     }
 
-    async fn serve_to_end(&self, mut stream: TcpStream) {
+    async fn serve_to_end(&self, stream: StdTcpStream) {
         let activity = self.watch.add();
-        match self.serve_plain(&mut stream, &activity).await {
-            Ok(Some(first_bytes)) => self.serve_all(first_bytes, stream, activity).await,
+        match self.serve_plain(stream, &activity).await {
+            Ok(Some((first_bytes, stream))) => self.serve_all(first_bytes, stream, activity).await,
             Ok(None) => {}
             Err(error) => tracing::debug!("a connection ends: {error}"),
         }
@@ -185,16 +190,32 @@ impl Connections {
     /// connection has ended.
     async fn serve_plain(
         &self,
-        stream: &mut TcpStream,
+        stream: StdTcpStream,
         activity: &Activity,
-    ) -> io::Result<Option<Bytes>> {
+    ) -> io::Result<Option<(Bytes, TcpStream)>> {
         let mut serving = pin!(async {
-            // What came behind the last request, and how many were answered that came with it.
-            let (mut rest, mut answered_count) = (self.first_bytes(stream), 0);
+            let mut rest = self.first_bytes(&stream);
+            // What of the first answer was not sent yet, and whether nothing follows it.
+            let (mut unsent, mut closes) = (Vec::new(), false);
+            if let Some((payment, length)) = self.understand(&rest) {
+                rest.advance(length);
+                (unsent, closes) = self.take_in(payment, activity).await;
+                // The client has its answer before its connection is watched. What goes wrong with that shows again
+                // with what is unsent.
+                let sent_count = send(&stream, &unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                unsent.drain(..sent_count.unwrap_or(0));
+            }
+            let mut stream = watch(stream)?;
+            stream.write_all(&unsent).await?;
+            if closes {
+                return Ok(None);
+            }
+            // How many were answered that came with the last one that was read.
+            let mut answered_count = 0;
             loop {
                 let heard = if rest.is_empty() {
                     answered_count = 0;
-                    poll_fn(|context| self.poll_hear(stream, context, &mut rest)).await?
+                    poll_fn(|context| self.poll_hear(&mut stream, context, &mut rest)).await?
                 } else if let Some((payment, length)) = self.understand(&rest) {
                     answered_count += 1;
                     if answered_count % ANSWERS_IN_A_ROW_MAX == 0 {
@@ -206,23 +227,15 @@ impl Connections {
                     // What hyper refuses at once it answers only where that can be sent at once, which is not known of
                     // a connection that nobody has waited for.
                     stream.writable().await?;
-                    return Ok(Some(rest));
+                    return Ok(Some((rest, stream)));
                 };
                 let payment = match heard {
                     Heard::Plain(payment) => payment,
-                    Heard::Other(bytes) => return Ok(Some(bytes)),
+                    Heard::Other(bytes) => return Ok(Some((bytes, stream))),
                     Heard::End => return Ok(None),
                 };
-                activity.enter(Phase::Answering);
-                let mut answer = self.api.take_in(payment).await;
-                self.api.driver.metrics().answered(answer.status());
-                // A client that does not read its answer has the time of an idle one.
-                activity.enter(Phase::Idle);
-                let closes = self.draining.get();
-                if closes {
-                    answer = answer.and_close();
-                }
-                stream.write_all(&self.writer.bytes(&answer)).await?;
+                let (answer, closes) = self.take_in(payment, activity).await;
+                stream.write_all(&answer).await?;
                 if closes {
                     return Ok(None);
                 }
@@ -236,9 +249,23 @@ impl Connections {
         .await
     }
 
+    /// Takes a payment in, and gives the bytes of the answer and whether it is the last one of its connection.
+    async fn take_in(&self, payment: ReadPayment, activity: &Activity) -> (Vec<u8>, bool) {
+        activity.enter(Phase::Answering);
+        let mut answer = self.api.take_in(payment).await;
+        self.api.driver.metrics().answered(answer.status());
+        // A client that does not read its answer has the time of an idle one.
+        activity.enter(Phase::Idle);
+        let closes = self.draining.get();
+        if closes {
+            answer = answer.and_close();
+        }
+        (self.writer.bytes(&answer), closes)
+    }
+
     /// What a connection has brought along. Most clients send as soon as they are connected, and while one
     /// is accepted and handed over its first request arrives: it need not be waited for.
-    fn first_bytes(&self, stream: &TcpStream) -> Bytes {
+    fn first_bytes(&self, stream: &StdTcpStream) -> Bytes {
         let mut scratch = self.scratch.borrow_mut();
         match recv(stream, scratch.as_mut_slice(), RecvFlags::DONTWAIT) {
             Ok((count, _)) => Bytes::copy_from_slice(&scratch[..count]),
@@ -362,4 +389,11 @@ impl Connections {
             self.ended.notified().await;
         }
     }
+}
+
+/// Watches a connection from now on. It must not block whoever reads from it: who sent it may not have seen to
+/// that.
+fn watch(stream: StdTcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }

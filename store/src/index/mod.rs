@@ -19,7 +19,6 @@ use ledger::disk::Disk;
 use ledger::journal::{JournalError, Position};
 use ledger::money::TotalOverflow;
 use ledger::{Cents, CorrelationId, Processor, Totals};
-use moments::Moment;
 pub use open::OpenSegment;
 pub use sealed::{
     IndexError, SealedSegment, SegmentKey, Sought, index_file_name, index_file_segment,
@@ -54,27 +53,7 @@ enum Segment<D: Disk> {
     /// Being written to its file.
     Closing(Arc<OpenSegment>),
     /// In its file.
-    Sealed(Shelved<D>),
-}
-
-/// A segment that is in its file, and what each summary asks of all of them: kept here, so that those are not
-/// looked at one by one.
-struct Shelved<D: Disk> {
-    settled: [Totals; 2],
-    span: Option<(Moment, Moment)>,
-    segment: Box<SealedSegment<D>>,
-}
-
-impl<D: Disk> Shelved<D> {
-    fn new(segment: SealedSegment<D>) -> Self {
-        Self { settled: segment.settled(), span: segment.span(), segment: Box::new(segment) }
-    }
-
-    /// Whether it may have anything between two ticks.
-    fn touches(&self, ticks: &Range<u64>) -> bool {
-        let (from, to) = (Moment::first(ticks.start), Moment::first(ticks.end));
-        self.span.is_some_and(|(first, last)| first < to && last >= from)
-    }
+    Sealed(Box<SealedSegment<D>>),
 }
 
 /// The index of all journals.
@@ -91,7 +70,7 @@ impl<D: Disk> Default for Index<D> {
 impl<D: Disk> Index<D> {
     /// Adds a sealed segment whose file was there already.
     pub fn add_sealed(&mut self, instance: u16, segment: SealedSegment<D>) {
-        self.segments.insert((instance, segment.number()), Segment::Sealed(Shelved::new(segment)));
+        self.segments.insert((instance, segment.number()), Segment::Sealed(Box::new(segment)));
     }
 
     /// Whether a segment is in its file, so that its records need not be read.
@@ -148,10 +127,7 @@ impl<D: Disk> Index<D> {
             match segment {
                 Segment::Open(open) => open.add_to(&mut totals, ticks)?,
                 Segment::Closing(open) => open.add_to(&mut totals, ticks)?,
-                Segment::Sealed(shelved) if shelved.touches(ticks) => {
-                    shelved.segment.add_to(&mut totals, ticks)?;
-                }
-                Segment::Sealed(_) => {}
+                Segment::Sealed(sealed) => sealed.add_to(&mut totals, ticks)?,
             }
         }
         Ok(totals)
@@ -167,7 +143,7 @@ impl<D: Disk> Index<D> {
             let settled = match segment {
                 Segment::Open(open) => open.settled(),
                 Segment::Closing(open) => open.settled(),
-                Segment::Sealed(shelved) => shelved.settled,
+                Segment::Sealed(sealed) => sealed.settled(),
             };
             for (sum, totals) in sums.iter_mut().zip(settled) {
                 *sum = sum.checked_add(totals)?;
@@ -265,7 +241,7 @@ impl<D: Disk> Index<D> {
             let entry = match segment {
                 Segment::Open(open) => open.get(id).map(Ok),
                 Segment::Closing(open) => open.get(id).map(Ok),
-                Segment::Sealed(shelved) => shelved.segment.find(&mut sought).transpose(),
+                Segment::Sealed(sealed) => sealed.find(&mut sought).transpose(),
             };
             entry.map(|entry| {
                 let is_decided = entry.as_ref().is_ok_and(|entry| entry.is_decided());
@@ -296,7 +272,7 @@ impl<D: Disk> Index<D> {
         let key = (instance, sealed.number());
         // A purge in the meantime has taken the segment away.
         if let Some(segment @ Segment::Closing(_)) = self.segments.get_mut(&key) {
-            *segment = Segment::Sealed(Shelved::new(sealed));
+            *segment = Segment::Sealed(Box::new(sealed));
         }
     }
 

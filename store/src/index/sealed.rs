@@ -188,11 +188,6 @@ impl<D: Disk> SealedSegment<D> {
         self.settled
     }
 
-    /// The moments of the first and the last payment that the segment says was settled.
-    pub(super) fn span(&self) -> Option<(Moment, Moment)> {
-        self.span
-    }
-
     /// Writes the index of a segment to its file, in one step.
     ///
     /// # Errors
