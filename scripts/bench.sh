@@ -3,7 +3,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-readonly PARTS=(pieces intake instructions flood contest idle watching rebuild archive)
+readonly PARTS=(pieces intake instructions flood contest connections idle watching rebuild archive)
 readonly EXIT_USAGE=64
 readonly IDLE_SECONDS=60
 
@@ -17,6 +17,7 @@ scripts/bench.sh [--rounds N] [PART...]
   instructions  the instructions of that, as valgrind counts them
   flood         scripts/stress.sh flood: half a million payments as fast as they go
   contest       scripts/stress.sh contest
+  connections   the first request of a connection and a later one, beside the floor
   idle          CPU time of all processes in $IDLE_SECONDS s in which nothing is asked; on the usual ports
   watching      what it costs that somebody follows the live page, at the contest's rate
   rebuild       the time that a store takes from its start to its first answer
@@ -69,6 +70,10 @@ flood() {
 
 contest() {
   "$RINHA_TEST" run contest --rounds "$rounds"
+}
+
+connections() {
+  scripts/connections.py --programs "$(dirname "$RINHA_TEST")" --rounds "$rounds"
 }
 
 # Clock ticks of all processes of the router, by the pid files of a system that runs here.

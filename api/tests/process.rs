@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -129,5 +130,92 @@ fn what_comes_with_a_connection_is_answered_and_a_balancer_hears_what_it_cannot_
         assert_eq!(heard().await, with(2), "there is no room for more");
         drop(second);
         assert_eq!(heard().await, with(1));
+    });
+}
+
+fn payment(number: u32) -> String {
+    let body =
+        format!("{{\"correlationId\":\"00000000-0000-4000-8000-{number:012}\",\"amount\":19.90}}");
+    let length = body.len();
+    format!(
+        "POST /payments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Reads this many answers to payments, and nothing behind them.
+fn read_accepted(client: &mut UnixStream, count: usize) {
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut bytes = Vec::new();
+    while bytes.windows(4).filter(|end| end == b"\r\n\r\n").count() < count {
+        let mut piece = [0; 512];
+        let read = client.read(&mut piece).unwrap();
+        assert!(read > 0, "it ended with {:?}", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&piece[..read]);
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let answers: Vec<_> = text.split_terminator("\r\n\r\n").collect();
+    assert_eq!(answers.len(), count, "{text}");
+    assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 202")), "{text}");
+}
+
+/// The first payment of a connection is answered before the connection is watched, and what follows after.
+#[test]
+fn payments_that_come_with_a_connection_are_answered_in_order_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut api = Api::start(folder.path(), &["--instance=1"]);
+    api.until("taking payments");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let balancer = HandoverSender::connect(&Volume::new(folder.path()).api_socket(1)).unwrap();
+        // The rest of the third comes later.
+        let third = payment(3);
+        let (begin, end) = third.split_at(third.len() / 2);
+        let with_it = [payment(1), payment(2), begin.to_owned()].concat();
+        let mut client = hand_over(&balancer, with_it.as_bytes());
+        read_accepted(&mut client, 2);
+        client.write_all(end.as_bytes()).unwrap();
+        read_accepted(&mut client, 1);
+
+        // One that waits keeps nobody else waiting, although the balancer's end of it blocks.
+        let mut other = hand_over(&balancer, payment(4).as_bytes());
+        read_accepted(&mut other, 1);
+        client.write_all(payment(5).as_bytes()).unwrap();
+        read_accepted(&mut client, 1);
+        other.write_all(payment(6).as_bytes()).unwrap();
+        read_accepted(&mut other, 1);
+
+        // A client that sends no more still has its answer.
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.write_all(payment(7).as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        balancer.send(server.as_fd()).unwrap();
+        drop(server);
+        read_accepted(&mut client, 1);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "it ends");
+    });
+}
+
+#[test]
+fn an_answer_for_which_there_is_no_room_comes_once_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut api = Api::start(folder.path(), &["--instance=1"]);
+    api.until("taking payments");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let balancer = HandoverSender::connect(&Volume::new(folder.path()).api_socket(1)).unwrap();
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let mut filled = 0;
+        while let Ok(count) = server.write(&[b'x'; 64]) {
+            filled += count;
+        }
+        client.write_all(payment(1).as_bytes()).unwrap();
+        balancer.send(server.as_fd()).unwrap();
+        drop(server);
+        // The next one is answered after it.
+        read_accepted(&mut hand_over(&balancer, payment(2).as_bytes()), 1);
+        client.read_exact(&mut vec![0; filled]).unwrap();
+        read_accepted(&mut client, 1);
     });
 }

@@ -164,10 +164,7 @@ impl Connections {
         if self.refusals_count.get() >= REFUSALS_MAX {
             return;
         }
-        let stream = match watch(stream) {
-            Ok(stream) => stream,
-            Err(error) => return tracing::warn!("a connection is closed: {error}"),
-        };
+        let Ok(stream) = watch(stream) else { return };
         self.refusals_count.set(self.refusals_count.get() + 1);
         let connections = Rc::clone(self);
         spawn_local(async move {
@@ -194,24 +191,27 @@ impl Connections {
         activity: &Activity,
     ) -> io::Result<Option<(Bytes, TcpStream)>> {
         let mut serving = pin!(async {
-            let mut rest = self.first_bytes(&stream);
+            // What came behind the last request, and how many were answered that came with it.
+            let (mut rest, mut answered_count) = (self.first_bytes(&stream), 0);
             // What of the first answer was not sent yet, and whether nothing follows it.
             let (mut unsent, mut closes) = (Vec::new(), false);
             if let Some((payment, length)) = self.understand(&rest) {
                 rest.advance(length);
+                answered_count = 1;
                 (unsent, closes) = self.take_in(payment, activity).await;
                 // The client has its answer before its connection is watched. What goes wrong with that shows again
                 // with what is unsent.
                 let sent_count = send(&stream, &unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
                 unsent.drain(..sent_count.unwrap_or(0));
             }
+            if closes && unsent.is_empty() {
+                return Ok(None);
+            }
             let mut stream = watch(stream)?;
             stream.write_all(&unsent).await?;
             if closes {
                 return Ok(None);
             }
-            // How many were answered that came with the last one that was read.
-            let mut answered_count = 0;
             loop {
                 let heard = if rest.is_empty() {
                     answered_count = 0;
@@ -394,6 +394,6 @@ impl Connections {
 /// Watches a connection from now on. It must not block whoever reads from it: who sent it may not have seen to
 /// that.
 fn watch(stream: StdTcpStream) -> io::Result<TcpStream> {
-    stream.set_nonblocking(true)?;
-    TcpStream::from_std(stream)
+    let watched = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    watched.inspect_err(|error| tracing::warn!("a connection is lost: {error}"))
 }
