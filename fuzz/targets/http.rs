@@ -150,7 +150,7 @@ impl World {
         let (mut client, server) = std::os::unix::net::UnixStream::pair()?;
         let (first, rest) = bytes.split_at(first_count.min(bytes.len()));
         client.write_all(first)?;
-        self.connections.serve(tokio_stream(server.into())?);
+        self.connections.serve(OwnedFd::from(server).into());
         if !first.is_empty() {
             // The clock stands still but when everyone waits, for the rest of the bytes.
             sleep(Duration::from_millis(1)).await;
