@@ -16,9 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 
-from watching import PORTS, numbers, running
+from watching import PORTS, numbers, payment, running
 
 FLOOR_PORT = 9994
 PAUSE_SECONDS = 0.002
@@ -37,7 +36,7 @@ def arguments():
 
 
 def request():
-    body = f'{{"correlationId":"{uuid.uuid4()}","amount":19.90}}'
+    body = payment()
     head = ("POST /payments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n")
     return (head + body).encode()

@@ -87,14 +87,18 @@ def cpu_ms(found):
             for name, all_tasks in found.items()}
 
 
+def payment():
+    """The body of a new payment."""
+    return f'{{"correlationId":"{uuid.uuid4()}","amount":19.90}}'
+
+
 def post(first, every, stop, failures):
     """Posts payments at this pace until it is told to stop."""
     client = http.client.HTTPConnection("127.0.0.1", PORTS["--port"], timeout=10)
     due = first
     try:
         while not stop.wait(max(0.0, due - time.monotonic())):
-            body = f'{{"correlationId":"{uuid.uuid4()}","amount":19.90}}'
-            client.request("POST", "/payments", body, {"Content-Type": "application/json"})
+            client.request("POST", "/payments", payment(), {"Content-Type": "application/json"})
             answer = client.getresponse()
             answer.read()
             if answer.status != 202:

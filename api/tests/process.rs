@@ -97,6 +97,17 @@ fn more_connections_than_there_are_descriptors_are_refused() {
     assert_eq!(api.process.wait().unwrap().code(), Some(64));
 }
 
+/// Tests with a balancer that is connected to an instance with these settings.
+fn with_balancer(arguments: &[&str], test: impl AsyncFnOnce(HandoverSender)) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut api = Api::start(folder.path(), &[&["--instance=1"], arguments].concat());
+    api.until("taking payments");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        test(HandoverSender::connect(&Volume::new(folder.path()).api_socket(1)).unwrap()).await;
+    });
+}
+
 /// A client that has sent this before its connection is handed over.
 fn hand_over(balancer: &HandoverSender, bytes: &[u8]) -> UnixStream {
     let (mut client, server) = UnixStream::pair().unwrap();
@@ -107,12 +118,7 @@ fn hand_over(balancer: &HandoverSender, bytes: &[u8]) -> UnixStream {
 
 #[test]
 fn what_comes_with_a_connection_is_answered_and_a_balancer_hears_what_it_cannot_know() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut api = Api::start(folder.path(), &["--instance=1", "--connections-max=2"]);
-    api.until("taking payments");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let balancer = HandoverSender::connect(&Volume::new(folder.path()).api_socket(1)).unwrap();
+    with_balancer(&["--connections-max=2"], async |balancer| {
         let heard = async || {
             let standing = timeout(PATIENCE, balancer.standing()).await;
             standing.expect("it is told").unwrap().unwrap()
@@ -162,12 +168,7 @@ fn read_accepted(client: &mut UnixStream, count: usize) {
 /// The first payment of a connection is answered before the connection is watched, and what follows after.
 #[test]
 fn payments_that_come_with_a_connection_are_answered_in_order_and_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut api = Api::start(folder.path(), &["--instance=1"]);
-    api.until("taking payments");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let balancer = HandoverSender::connect(&Volume::new(folder.path()).api_socket(1)).unwrap();
+    with_balancer(&[], async |balancer| {
         // The rest of the third comes later.
         let third = payment(3);
         let (begin, end) = third.split_at(third.len() / 2);
@@ -198,12 +199,7 @@ fn payments_that_come_with_a_connection_are_answered_in_order_and_once() {
 
 #[test]
 fn an_answer_for_which_there_is_no_room_comes_once_there_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut api = Api::start(folder.path(), &["--instance=1"]);
-    api.until("taking payments");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let balancer = HandoverSender::connect(&Volume::new(folder.path()).api_socket(1)).unwrap();
+    with_balancer(&[], async |balancer| {
         let (mut client, mut server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
         let mut filled = 0;

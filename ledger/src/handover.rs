@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::socket::{
-    BoundPath, accept, bind_privately, check_peer_of_socket, socket_address, watch_for_input,
+    Acceptor, BoundPath, bind_privately, check_peer_of_socket, socket_address, watch_for_input,
 };
 
 /// What a message with a connection says. A peer of another version says something else.
@@ -90,7 +90,7 @@ pub struct HandoverSender {
 
 /// The API's socket.
 pub struct HandoverListener {
-    socket: AsyncFd<OwnedFd>,
+    acceptor: Acceptor,
     _path: BoundPath,
 }
 
@@ -167,8 +167,7 @@ impl HandoverListener {
         let socket = seqpacket()?;
         let bound = bind_privately(&socket, path)?;
         rustix::net::listen(&socket, LISTEN_BACKLOG)?;
-        let socket = watch_for_input(socket)?;
-        Ok(Self { socket, _path: bound })
+        Ok(Self { acceptor: Acceptor::of(socket)?, _path: bound })
     }
 
     /// Waits for a balancer of the same user.
@@ -176,7 +175,7 @@ impl HandoverListener {
     /// # Errors
     /// The operating system refuses, for example for want of file descriptors.
     pub async fn accept(&self) -> io::Result<HandoverReceiver> {
-        let socket = self.socket.async_io(Interest::READABLE, accept).await?;
+        let socket = self.acceptor.accept().await?;
         check_peer_of_socket(socket.as_fd())?;
         Ok(HandoverReceiver { socket: watch_for_input(socket)? })
     }

@@ -41,8 +41,8 @@ impl PrivateListener {
     }
 }
 
-/// Accepts TCP connections that are handed on at once. The runtime would begin to watch each of them, and
-/// end that when it is handed on.
+/// Accepts connections without watching them, as the runtime's own listeners would: who is given one decides
+/// when that begins, or hands it on.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: AsyncFd<OwnedFd>,
@@ -54,7 +54,11 @@ impl Acceptor {
     /// # Errors
     /// The operating system refuses.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
-        let listener = OwnedFd::from(listener.into_std()?);
+        Self::of(listener.into_std()?.into())
+    }
+
+    /// Accepts from this socket, which listens and does not block.
+    pub(crate) fn of(listener: OwnedFd) -> io::Result<Self> {
         Ok(Self { listener: watch_for_input(listener)? })
     }
 
@@ -63,6 +67,8 @@ impl Acceptor {
     /// # Errors
     /// The operating system refuses, for example for want of file descriptors.
     pub async fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accept = |listener: &OwnedFd| Ok(rustix::net::accept_with(listener, flags)?);
         self.listener.async_io(Interest::READABLE, accept).await
     }
 }
@@ -75,11 +81,6 @@ impl Acceptor {
 )]
 pub(crate) fn watch_for_input(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(socket, Interest::READABLE)
-}
-
-/// Accepts a connection that is there, which does not block whoever reads from it.
-pub(crate) fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
-    Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
 }
 
 /// Listens for streams at the path. A socket that an ended process left there is replaced.

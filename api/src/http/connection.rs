@@ -164,7 +164,7 @@ impl Connections {
         if self.refusals_count.get() >= REFUSALS_MAX {
             return;
         }
-        let Ok(stream) = watch(stream) else { return };
+        let Ok(stream) = watched(stream) else { return };
         self.refusals_count.set(self.refusals_count.get() + 1);
         let connections = Rc::clone(self);
         spawn_local(async move {
@@ -193,25 +193,22 @@ impl Connections {
         let mut serving = pin!(async {
             // What came behind the last request, and how many were answered that came with it.
             let (mut rest, mut answered_count) = (self.first_bytes(&stream), 0);
-            // What of the first answer was not sent yet, and whether nothing follows it.
-            let (mut unsent, mut closes) = (Vec::new(), false);
-            if let Some((payment, length)) = self.understand(&rest) {
+            let mut stream = if let Some((payment, length)) = self.understand(&rest) {
                 rest.advance(length);
                 answered_count = 1;
-                (unsent, closes) = self.take_in(payment, activity).await;
+                let (answer, closes) = self.take_in(payment, activity).await;
                 // The client has its answer before its connection is watched. What goes wrong with that shows again
                 // with what is unsent.
-                let sent_count = send(&stream, &unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-                unsent.drain(..sent_count.unwrap_or(0));
-            }
-            if closes && unsent.is_empty() {
-                return Ok(None);
-            }
-            let mut stream = watch(stream)?;
-            stream.write_all(&unsent).await?;
-            if closes {
-                return Ok(None);
-            }
+                let sent_count = send(&stream, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                let mut stream = watched(stream)?;
+                stream.write_all(&answer[sent_count.unwrap_or(0)..]).await?;
+                if closes {
+                    return Ok(None);
+                }
+                stream
+            } else {
+                watched(stream)?
+            };
             loop {
                 let heard = if rest.is_empty() {
                     answered_count = 0;
@@ -391,9 +388,9 @@ impl Connections {
     }
 }
 
-/// Watches a connection from now on. It must not block whoever reads from it: who sent it may not have seen to
+/// The connection, watched from now on. It must not block whoever reads from it: who sent it may not have seen to
 /// that.
-fn watch(stream: StdTcpStream) -> io::Result<TcpStream> {
+fn watched(stream: StdTcpStream) -> io::Result<TcpStream> {
     let watched = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
     watched.inspect_err(|error| tracing::warn!("a connection is lost: {error}"))
 }
