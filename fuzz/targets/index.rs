@@ -1,5 +1,5 @@
-//! A file of the index, as it was written or with some bytes changed, and with the checksum that it
-//! had or a right one.
+//! A file of the index, as it was written or with some bytes changed, and with the checksums that it
+//! had or right ones.
 
 #![no_main]
 
@@ -83,7 +83,7 @@ fn written(ids: &[CorrelationId]) -> (MemoryDisk, MemoryDisk, OpenSegment) {
         let tick = u64::from(index / 2) * 3 + u64::from(number % 7);
         segment.add_settled(tick, processor, Cents::new(i64::from(number) + 1));
     }
-    SealedSegment::write(&disk, KEY, &segment).expect("the disk has room");
+    SealedSegment::write(&disk, KEY, &segment, &[]).expect("the disk has room");
     (disk, journal_disk, segment)
 }
 
@@ -114,8 +114,30 @@ fn changed(mut file: Vec<u8>, input: &mut Bytes<'_>) -> Vec<u8> {
             *old = byte;
         }
     }
-    if mends_checksum && let Some((content, checksum)) = file.split_last_chunk_mut::<4>() {
-        *checksum = crc32c::crc32c(content).to_le_bytes();
+    if mends_checksum {
+        mend(&mut file);
     }
     file
+}
+
+/// Gives the file the checksums that its bytes should have, as far as it goes.
+fn mend(file: &mut [u8]) {
+    let Some((head, mut rest)) = file.split_first_chunk_mut::<116>() else { return };
+    let size = |place: usize| {
+        head[place..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
+    };
+    let (entries_count, sums_count, filters_bytes) = (size(44), size(48), size(52));
+    let columns = [
+        entries_count.saturating_mul(8),
+        entries_count.saturating_mul(4),
+        sums_count.saturating_mul(20),
+        filters_bytes,
+    ];
+    for (place, size) in (96..).step_by(4).zip(columns) {
+        let (column, after) = rest.split_at_mut(size.min(rest.len()));
+        head[place..place + 4].copy_from_slice(&crc32c::crc32c(column).to_le_bytes());
+        rest = after;
+    }
+    let checksum = crc32c::crc32c(&head[..112]);
+    head[112..].copy_from_slice(&checksum.to_le_bytes());
 }

@@ -25,7 +25,7 @@ use crate::database::{Database, DatabaseError, Settled, remove_if_there};
 use crate::decisions::{Decided, DecisionError, Decisions, Undecided};
 use crate::index::{
     Found, Index, IndexError, IndexJob, Indexer, Kind, LookError, SealedSegment, SegmentKey,
-    SumError, index_file_name, index_file_segment,
+    SumError, index_file_name, index_file_segment, segments_before,
 };
 use crate::pyramid;
 use crate::suspicion::Suspicion;
@@ -400,10 +400,7 @@ impl Books {
         }
         let Some(key) = self.segment_key(instance, disk, number, cut)? else { return Ok(false) };
         match SealedSegment::open(&self.index_disk, disk.clone(), key) {
-            Ok(Some(sealed)) => {
-                self.index.add_sealed(instance, sealed);
-                Ok(true)
-            }
+            Ok(Some(sealed)) => Ok(self.index.add_sealed(instance, sealed)),
             Ok(None) => Ok(false),
             Err(error) if error.is_shortage() => Err(error.into()),
             Err(error) => {
@@ -523,7 +520,15 @@ impl Books {
         for instance in instances {
             any |= self.read_instance(instance)? > 0;
         }
+        // Nobody claims while what was decided upon is sent, and that fills segments too.
+        self.close_segments()?;
         Ok(any)
+    }
+
+    /// Whether segments are being written to their files, so that they are still in memory.
+    #[must_use]
+    pub fn is_indexing(&self) -> bool {
+        self.indexer.pending_count() > 0
     }
 
     /// Adds everything that was read to the database.
@@ -891,7 +896,7 @@ impl Books {
     ///
     /// # Errors
     /// A segment's head cannot be read.
-    pub fn close_segments(&mut self) -> Result<(), BooksError> {
+    fn close_segments(&mut self) -> Result<(), BooksError> {
         while let Some(finished) = self.indexer.try_finish() {
             self.take_indexed(finished);
         }
@@ -909,8 +914,14 @@ impl Books {
         }
         for (instance, number, segment, journal, read_through) in jobs {
             let cut = self.decisions.cut(instance);
-            if let Some(key) = self.segment_key(instance, &journal, number, cut)? {
-                self.indexer.submit(IndexJob { key, segment, journal, read_through });
+            let key_of = |number| self.segment_key(instance, &journal, number, cut);
+            if let Some(key) = key_of(number)? {
+                let mut before = Vec::new();
+                for number in segments_before(number, cut.segment) {
+                    let Some(key) = key_of(number)? else { break };
+                    before.push(key);
+                }
+                self.indexer.submit(IndexJob { key, segment, journal, read_through, before });
             }
         }
         Ok(())
@@ -918,7 +929,16 @@ impl Books {
 
     fn take_indexed(&mut self, finished: Result<(u16, SealedSegment<FolderDisk>), IndexError>) {
         match finished {
-            Ok((instance, segment)) => self.index.finish(instance, segment),
+            Ok((instance, segment)) => {
+                let number = segment.number();
+                if !self.index.finish(instance, segment) {
+                    tracing::error!(
+                        "the index of a segment before segment {number} of {} is not in its file. The segment's \
+                         index stays in memory until a new start",
+                        instance_name(instance)
+                    );
+                }
+            }
             Err(error) => {
                 tracing::error!("{error}. The segment's index stays in memory until a new start");
             }

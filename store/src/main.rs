@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 /// Descriptors that a young store needs. One more is open for each sealed segment, so that as many as may
 /// be had are taken.
-const DESCRIPTORS: u64 = 128;
+const DESCRIPTORS: u64 = 256;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();

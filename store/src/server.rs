@@ -385,7 +385,7 @@ async fn keep_up(shared: Rc<Shared>) {
             tokio::time::sleep(APPLY_EVERY).await;
             let read = shared.desk.borrow_mut().books().read_all();
             let any = match read {
-                Ok(any) => any,
+                Ok(any) => any || shared.desk.borrow_mut().books().is_indexing(),
                 Err(error) => return shared.fail(error),
             };
             loop {

@@ -240,6 +240,33 @@ fn an_old_payment_posted_again_loses() {
     assert!(site.path("index/api-1-0000000001.ids").exists());
 }
 
+/// All payments are claimed, and what they fill segments with then is that they are sent and settled.
+#[test]
+fn segments_that_are_filled_without_a_claim_are_indexed() {
+    let mut site = Site::new();
+    for number in 1..150 {
+        site.write(1, number, Event::Accepted);
+    }
+    let mut books = site.books();
+    site.claim(&mut books, 1);
+    let claimed = site.end(1).segment;
+    for number in 1..150 {
+        let (processor, requested_at) = (Processor::Default, at(number));
+        site.write(1, number, Event::Dispatched { processor, requested_at });
+        site.write(1, number, Event::Settled { processor, requested_at });
+    }
+    let last = site.end(1).segment;
+    assert!(last > claimed + 1, "segments {claimed} to {last}");
+    books.read_all().unwrap();
+    while books.is_indexing() {
+        books.read_all().unwrap();
+    }
+    for number in 1..last {
+        assert!(site.path(&format!("index/api-1-{number:010}.ids")).exists(), "segment {number}");
+    }
+    assert_eq!(books.sum(RangeMs::ALL).unwrap()[0].count, 149);
+}
+
 /// The record of the loser lies in a segment that is sealed before its journal says that it lost.
 /// Until then neither a file of the index nor a new start may take it for the holder of the id.
 #[test]
@@ -261,7 +288,7 @@ fn a_loser_never_takes_the_right_from_the_holder() {
             site.claim(&mut books, 1);
         }
         for _ in 0..3 {
-            books.close_segments().unwrap();
+            books.read_all().unwrap();
             drop(books);
             books = site.books();
             books.greet(1).unwrap();

@@ -15,10 +15,11 @@ use crate::time::TimestampMs;
 
 /// The size at which a segment is sealed and the next one begun, unless set otherwise.
 ///
-/// The store keeps an exact map of the ids of a segment until that is sealed and decided upon. Payments
-/// with three records each are 218,000 in such a segment, just fewer than a hash table of 2^18 places
-/// (5.5 MiB) takes before it doubles.
-pub const SEGMENT_BYTES_DEFAULT: u64 = 30 << 20;
+/// The store keeps an exact map of the ids of a segment until that is sealed and decided upon. Such a segment has
+/// 102,000 payments with three records each. While backlogs are full it has records about twice as many, because
+/// payments are accepted in one segment and settled in another: just fewer than hash tables with 2^18 places
+/// (5.5 MiB) take before they double, which they do at most once.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 14 << 20;
 /// The least size of a segment that may be set.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// The greatest size of a segment that may be set.

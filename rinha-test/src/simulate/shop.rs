@@ -11,7 +11,7 @@ use ledger::journal::{
 use ledger::protocol::PurgeNotice;
 use store::claims::ClaimsError;
 use store::decisions::{Decided, DecisionError, Decisions};
-use store::index::{Index, IndexError, IndexJob, SealedSegment, SegmentKey};
+use store::index::{Index, IndexError, IndexJob, SealedSegment, SegmentKey, segments_before};
 
 use super::plan::{INSTANCES, Plan};
 use super::truth::{Violation, damaged};
@@ -68,9 +68,8 @@ impl Shop {
             let next = segments.last().map_or(begin.segment, |last| last + 1);
             let mut first_unindexed = begin.max(Position { segment: next, index: 0 });
             for segment in segments.into_iter().filter(|segment| *segment >= begin.segment) {
-                if let Some(sealed) = open_index(disk, journal, number, segment)? {
-                    index.add_sealed(number, sealed);
-                } else {
+                let sealed = open_index(disk, journal, number, segment)?;
+                if !sealed.is_some_and(|sealed| index.add_sealed(number, sealed)) {
                     let unindexed = Position { segment, index: 0 }.max(begin);
                     first_unindexed = first_unindexed.min(unindexed);
                 }
@@ -121,7 +120,14 @@ impl Shop {
                 let key = segment_key(journal, number, segment).map_err(|error| damaged(&error))?;
                 let Some(key) = key else { continue };
                 let read_through = self.readers[instance].position().segment;
-                let job = IndexJob { key, segment: open, journal: journal.clone(), read_through };
+                let mut before = Vec::new();
+                for segment in segments_before(segment, Position::START.segment) {
+                    let key = segment_key(journal, number, segment);
+                    let Some(key) = key.map_err(|error| damaged(&error))? else { break };
+                    before.push(key);
+                }
+                let journal = journal.clone();
+                let job = IndexJob { key, segment: open, journal, read_through, before };
                 // Where the disk refuses, it stays in memory until a new start.
                 if let Ok((number, sealed)) = job.write(&self.disk) {
                     self.index.finish(number, sealed);

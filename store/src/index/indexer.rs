@@ -22,6 +22,8 @@ pub struct IndexJob<D: Disk> {
     pub journal: D,
     /// The segment of the journal up to which it was read.
     pub read_through: u32,
+    /// Those that its filters may rely on ([`segments_before`](super::segments_before)).
+    pub before: Vec<SegmentKey>,
 }
 
 /// The thread, and what it has done.
@@ -104,13 +106,13 @@ impl<D: Disk> IndexJob<D> {
     /// # Errors
     /// The operating system refuses.
     pub fn write(self, disk: &D) -> Result<(u16, SealedSegment<D>), IndexError> {
-        let Self { key, segment, journal, read_through } = self;
+        let Self { key, segment, journal, read_through, before } = self;
         sync_segments(&journal, key.number, read_through).map_err(|source| IndexError::Io {
             action: "sync what is indexed in",
             file: journal.describe(""),
             source,
         })?;
-        SealedSegment::write(disk, key, &segment)?;
+        SealedSegment::write(disk, key, &segment, &before)?;
         let sealed = SealedSegment::open(disk, journal, key)?;
         sealed.map(|sealed| (key.instance, sealed)).ok_or_else(|| IndexError::Damaged {
             file: disk.describe(&super::index_file_name(key.instance, key.number)),
@@ -143,7 +145,9 @@ mod tests {
             hash_key: [0; 16],
         };
         let segment = Arc::new(OpenSegment::default());
-        let job = IndexJob { key, segment, journal: journal.clone(), read_through: 2 };
+        let journal_disk = journal.clone();
+        let job =
+            IndexJob { key, segment, journal: journal_disk, read_through: 2, before: Vec::new() };
         let disk = CrashingDisk::default();
         job.write(&disk).unwrap();
         assert_eq!(disk.names().unwrap().len(), 1);

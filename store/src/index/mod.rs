@@ -4,16 +4,21 @@
 //! The index is a view of the journals. Its files can be deleted at any time.
 
 mod entry;
+mod file;
+mod filter;
 mod indexer;
 mod moments;
 mod open;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use entry::{Entry, Kind};
+use file::Reliance;
 pub use indexer::{IndexJob, Indexer};
 use ledger::disk::Disk;
 use ledger::journal::{JournalError, Position};
@@ -23,6 +28,16 @@ pub use open::OpenSegment;
 pub use sealed::{
     IndexError, SealedSegment, SegmentKey, Sought, index_file_name, index_file_segment,
 };
+
+/// How many segments before one its filters rely on, at most: as many as a payment that is accepted in one and
+/// settled in a later one lies apart, where the backlogs are as large as they can be. What is looked up and
+/// known is searched for in so many files more.
+const SEGMENTS_BEFORE_MAX: u32 = 6;
+
+/// The segments that the filters of this one may rely on, the nearest first; `first` is the first that is covered.
+pub fn segments_before(number: u32, first: u32) -> impl Iterator<Item = u32> {
+    (number.saturating_sub(SEGMENTS_BEFORE_MAX).max(first)..number).rev()
+}
 
 /// A place where an id was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,9 +83,26 @@ impl<D: Disk> Default for Index<D> {
 }
 
 impl<D: Disk> Index<D> {
-    /// Adds a sealed segment whose file was there already.
-    pub fn add_sealed(&mut self, instance: u16, segment: SealedSegment<D>) {
-        self.segments.insert((instance, segment.number()), Segment::Sealed(Box::new(segment)));
+    /// Adds a sealed segment whose file was there already. `false` where its filters rely on segments that are not
+    /// in the index: then it is to be made again. So they are added in their order.
+    pub fn add_sealed(&mut self, instance: u16, segment: SealedSegment<D>) -> bool {
+        let is_grounded = self.is_grounded(&segment);
+        if is_grounded {
+            self.segments.insert((instance, segment.number()), Segment::Sealed(Box::new(segment)));
+        }
+        is_grounded
+    }
+
+    /// Whether the segments that the filters of this one rely on are in the index, from their files.
+    fn is_grounded(&self, sealed: &SealedSegment<D>) -> bool {
+        let (key, reliance) = (sealed.key(), sealed.reliance());
+        let before = (1..=reliance.segments_count).map_while(|back| {
+            match self.segments.get(&(key.instance, key.number.checked_sub(back)?))? {
+                Segment::Sealed(before) => Some(before.key()),
+                Segment::Open(_) | Segment::Closing(_) => None,
+            }
+        });
+        Reliance::on(before) == reliance
     }
 
     /// Whether a segment is in its file, so that its records need not be read.
@@ -267,12 +299,19 @@ impl<D: Disk> Index<D> {
         Some(open)
     }
 
-    /// Takes the file of a segment that was closed in its place.
-    pub fn finish(&mut self, instance: u16, sealed: SealedSegment<D>) {
+    /// Takes the file of a segment that was closed in its place. `false` where its filters rely on segments that
+    /// are not in the index: then it stays in memory.
+    pub fn finish(&mut self, instance: u16, sealed: SealedSegment<D>) -> bool {
         let key = (instance, sealed.number());
-        // A purge in the meantime has taken the segment away.
-        if let Some(segment @ Segment::Closing(_)) = self.segments.get_mut(&key) {
-            *segment = Segment::Sealed(Box::new(sealed));
+        let is_grounded = self.is_grounded(&sealed);
+        match self.segments.get_mut(&key) {
+            Some(segment @ Segment::Closing(_)) if is_grounded => {
+                *segment = Segment::Sealed(Box::new(sealed));
+                true
+            }
+            Some(Segment::Closing(_)) => false,
+            // A purge in the meantime has taken the segment away.
+            _ => true,
         }
     }
 

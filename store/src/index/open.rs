@@ -9,10 +9,14 @@ use ledger::{Cents, CorrelationId, IdMap, Processor, Totals};
 use super::entry::{Entry, Kind};
 use super::moments::{Moment, Moments, Sum};
 
+/// Maps that share the ids of a segment. One that is full moves to a place twice as large, and holds both until it
+/// has moved: a sixteenth of the memory at a time, and of the time in which nobody is answered.
+const MAPS_COUNT: usize = 16;
+
 /// The ids of one segment, and what it says was settled.
 #[derive(Debug, Default)]
 pub struct OpenSegment {
-    entries: IdMap<Entry>,
+    entries: Box<[IdMap<Entry>; MAPS_COUNT]>,
     settled: [Totals; 2],
     moments: Moments,
 }
@@ -27,7 +31,7 @@ impl OpenSegment {
     /// | any other | in place of whatever was there; its right to the id is decided upon |
     pub fn record(&mut self, id: CorrelationId, index: u32, kind: Kind) {
         let is_decided = kind != Kind::Accepted;
-        match self.entries.entry(id) {
+        match self.entries[map_of(id)].entry(id) {
             Vacant(place) => {
                 place.insert(Entry::new(index, kind, is_decided));
             }
@@ -78,12 +82,12 @@ impl OpenSegment {
     /// What is known of an id.
     #[must_use]
     pub fn get(&self, id: CorrelationId) -> Option<Entry> {
-        self.entries.get(&id).copied()
+        self.entries[map_of(id)].get(&id).copied()
     }
 
     /// Marks an id as decided upon.
     pub fn mark_decided(&mut self, id: CorrelationId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.entries[map_of(id)].get_mut(&id) {
             *entry = entry.decided();
         }
     }
@@ -91,7 +95,7 @@ impl OpenSegment {
     /// Marks the accepted payment with an id as decided against, if it is the record with this
     /// index where one is given. Nothing happens where more than its acceptance is known.
     pub fn mark_lost(&mut self, id: CorrelationId, index: Option<u32>) {
-        if let Some(entry) = self.entries.get_mut(&id)
+        if let Some(entry) = self.entries[map_of(id)].get_mut(&id)
             && entry.kind() == Kind::Accepted
             && index.is_none_or(|index| index == entry.index())
         {
@@ -99,10 +103,23 @@ impl OpenSegment {
         }
     }
 
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries_count(&self) -> usize {
+        self.entries.iter().map(IdMap::len).sum()
+    }
+
     /// All entries, in no order.
     pub fn entries(&self) -> impl Iterator<Item = (CorrelationId, Entry)> {
-        self.entries.iter().map(|(id, entry)| (*id, *entry))
+        self.entries.iter().flatten().map(|(id, entry)| (*id, *entry))
     }
+}
+
+/// Which map an id is in. Its last byte is random in every kind of UUID that is in use; whoever chooses it
+/// otherwise fills one map, which then is as one for all would be.
+fn map_of(id: CorrelationId) -> usize {
+    let [.., last] = id.to_bytes();
+    usize::from(last) % MAPS_COUNT
 }
 
 #[cfg(test)]
@@ -140,6 +157,23 @@ mod tests {
         ] {
             assert_eq!(after(kinds), expected, "{kinds:?}");
         }
+    }
+
+    #[test]
+    fn all_maps_together_are_the_segment() {
+        let mut segment = OpenSegment::default();
+        let id = |number: u32| CorrelationId::from_bytes(u128::from(number).to_be_bytes());
+        for number in 0..1_000 {
+            segment.record(id(number), number, Kind::Accepted);
+        }
+        assert!(segment.entries.iter().all(|map| (1..200).contains(&map.len())));
+        assert_eq!(segment.entries_count(), 1_000);
+        let mut all: Vec<_> = segment.entries().collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        let expected =
+            (0..1_000).map(|number| (id(number), Entry::new(number, Kind::Accepted, false)));
+        assert!(all.into_iter().eq(expected));
+        assert_eq!(segment.get(id(1_000)), None);
     }
 
     #[test]
