@@ -122,22 +122,23 @@ fn changed(mut file: Vec<u8>, input: &mut Bytes<'_>) -> Vec<u8> {
 
 /// Gives the file the checksums that its bytes should have, as far as it goes.
 fn mend(file: &mut [u8]) {
-    let Some((head, mut rest)) = file.split_first_chunk_mut::<116>() else { return };
+    let Some((head, mut rest)) = file.split_first_chunk_mut::<128>() else { return };
     let size = |place: usize| {
         head[place..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
     };
-    let (entries_count, sums_count, filters_bytes) = (size(44), size(48), size(52));
+    let (entries_count, sums_count, filters_bytes, sum_bytes) =
+        (size(44), size(48), size(52), size(56));
     let columns = [
         entries_count.saturating_mul(8),
         entries_count.saturating_mul(4),
-        sums_count.saturating_mul(20),
+        sums_count.saturating_mul(sum_bytes),
         filters_bytes,
     ];
-    for (place, size) in (96..).step_by(4).zip(columns) {
+    for (place, size) in (108..).step_by(4).zip(columns) {
         let (column, after) = rest.split_at_mut(size.min(rest.len()));
         head[place..place + 4].copy_from_slice(&crc32c::crc32c(column).to_le_bytes());
         rest = after;
     }
-    let checksum = crc32c::crc32c(&head[..112]);
-    head[112..].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = crc32c::crc32c(&head[..124]);
+    head[124..].copy_from_slice(&checksum.to_le_bytes());
 }

@@ -24,8 +24,8 @@ use crate::claims::{ClaimsError, JournalMark};
 use crate::database::{Database, DatabaseError, Settled, remove_if_there};
 use crate::decisions::{Decided, DecisionError, Decisions, Undecided};
 use crate::index::{
-    Found, Index, IndexError, IndexJob, Indexer, Kind, LookError, SealedSegment, SegmentKey,
-    SumError, index_file_name, index_file_segment, segments_before,
+    Found, Index, IndexError, IndexJob, Indexed, Indexer, Kind, LookError, SealedSegment,
+    SegmentKey, SumError, index_file_name, index_file_segment, segments_before,
 };
 use crate::pyramid;
 use crate::suspicion::Suspicion;
@@ -150,6 +150,8 @@ pub struct Books {
     decisions: Decisions<FolderDisk>,
     index: Index<FolderDisk>,
     indexer: Indexer<FolderDisk>,
+    /// Segments whose index could not be written to a file.
+    kept_in_memory: BTreeSet<(u16, u32)>,
     database: Arc<Database>,
     /// Settled payments that are read and not in the database yet, in the order of reading.
     unapplied: VecDeque<Unapplied>,
@@ -265,6 +267,7 @@ impl Books {
             boot_id,
             indexer: Indexer::start(index_disk.clone())
                 .map_err(failed("start a thread for", &volume.store()))?,
+            kept_in_memory: BTreeSet::new(),
             index_disk,
             instances: BTreeMap::new(),
             decisions,
@@ -400,7 +403,7 @@ impl Books {
         }
         let Some(key) = self.segment_key(instance, disk, number, cut)? else { return Ok(false) };
         match SealedSegment::open(&self.index_disk, disk.clone(), key) {
-            Ok(Some(sealed)) => Ok(self.index.add_sealed(instance, sealed)),
+            Ok(Some(sealed)) => Ok(self.index.add_sealed(sealed)),
             Ok(None) => Ok(false),
             Err(error) if error.is_shortage() => Err(error.into()),
             Err(error) => {
@@ -830,6 +833,7 @@ impl Books {
             return Ok(Err(error));
         }
         self.index = Index::default();
+        self.kept_in_memory.clear();
         self.unapplied.clear();
         for (instance, state) in &mut self.instances {
             state.apply_from = cuts[instance];
@@ -916,33 +920,33 @@ impl Books {
             let cut = self.decisions.cut(instance);
             let key_of = |number| self.segment_key(instance, &journal, number, cut);
             if let Some(key) = key_of(number)? {
-                let mut before = Vec::new();
-                for number in segments_before(number, cut.segment) {
-                    let Some(key) = key_of(number)? else { break };
-                    before.push(key);
-                }
+                // One that is not in its file, or whose head cannot be read now, is not relied on.
+                let before = segments_before(number, cut.segment)
+                    .take_while(|number| !self.kept_in_memory.contains(&(instance, *number)))
+                    .map_while(|number| key_of(number).ok().flatten())
+                    .collect();
                 self.indexer.submit(IndexJob { key, segment, journal, read_through, before });
             }
         }
         Ok(())
     }
 
-    fn take_indexed(&mut self, finished: Result<(u16, SealedSegment<FolderDisk>), IndexError>) {
-        match finished {
-            Ok((instance, segment)) => {
-                let number = segment.number();
-                if !self.index.finish(instance, segment) {
-                    tracing::error!(
-                        "the index of a segment before segment {number} of {} is not in its file. The segment's \
-                         index stays in memory until a new start",
-                        instance_name(instance)
-                    );
+    fn take_indexed(&mut self, indexed: Indexed<FolderDisk>) {
+        let Indexed { instance, number, written } = indexed;
+        let why = match written {
+            Ok(segment) => {
+                if self.index.finish(segment) {
+                    return;
                 }
+                format!("the index of a segment before segment {number} is not in its file")
             }
-            Err(error) => {
-                tracing::error!("{error}. The segment's index stays in memory until a new start");
-            }
-        }
+            Err(error) => error.to_string(),
+        };
+        self.kept_in_memory.insert((instance, number));
+        tracing::error!(
+            "{why}. The index of segment {number} of {} stays in memory until a new start",
+            instance_name(instance)
+        );
     }
 }
 

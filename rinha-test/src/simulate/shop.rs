@@ -69,7 +69,7 @@ impl Shop {
             let mut first_unindexed = begin.max(Position { segment: next, index: 0 });
             for segment in segments.into_iter().filter(|segment| *segment >= begin.segment) {
                 let sealed = open_index(disk, journal, number, segment)?;
-                if !sealed.is_some_and(|sealed| index.add_sealed(number, sealed)) {
+                if !sealed.is_some_and(|sealed| index.add_sealed(sealed)) {
                     let unindexed = Position { segment, index: 0 }.max(begin);
                     first_unindexed = first_unindexed.min(unindexed);
                 }
@@ -129,8 +129,8 @@ impl Shop {
                 let journal = journal.clone();
                 let job = IndexJob { key, segment: open, journal, read_through, before };
                 // Where the disk refuses, it stays in memory until a new start.
-                if let Ok((number, sealed)) = job.write(&self.disk) {
-                    self.index.finish(number, sealed);
+                if let Ok(sealed) = job.write(&self.disk) {
+                    self.index.finish(sealed);
                 }
             }
         }

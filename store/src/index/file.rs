@@ -1,5 +1,5 @@
 //! The file with the index of a sealed segment. It is written and checked piece by piece, because a segment has
-//! a quarter of a million payments or more, and several at a time would take much memory.
+//! hundreds of thousands of ids, and several at a time would take much memory.
 //!
 //! Layout, little endian:
 //!
@@ -10,13 +10,14 @@
 //! | 4, 4, 4 | CRC-32C of the segment's head; index of the first record that is covered; of the seal |
 //! | 16 | key of the fingerprints |
 //! | 4, 4, 4 | number of entries; of sums; bytes of the filters |
+//! | 4, 8 | bytes of a sum, 10 or 20; the tick from which their moments count, which is 0 for 20 |
 //! | 8, 8, twice | number and cents of the payments that the segment says were settled, by processor |
 //! | 4, 4 | on how many segments before it its filters rely; CRC-32C of what those are |
 //! | 4, 4, 4, 4 | CRC-32C of each of the columns that follow |
 //! | 4 | CRC-32C of all before it |
 //! | 8 each | fingerprints in ascending order |
 //! | 4 each | the entry of each fingerprint |
-//! | 20 each | what was settled in a millisecond through a processor, in this order: twice the tick, and one more for the other processor (8); how many payments (4); cents (8) |
+//! | 10 or 20 each | what was settled in a millisecond through a processor, in this order: twice the tick, and one more for the other processor (4 or 8); how many payments (2 or 4); cents (4 or 8) |
 //! | … | the filters of the fingerprints: 20 bytes for each part of their range, then their tables |
 //!
 //! A payment that is accepted in one segment and settled in a later one is in the index of both. The filters leave
@@ -32,16 +33,19 @@ use ledger::{Cents, CorrelationId, TimestampMs, Totals};
 use siphasher::sip::SipHasher13;
 
 use super::filter::{Filters, part_of, parts_count};
-use super::moments::{Moment, Ordered, SUM_BYTES, SumBytes, add_between};
+use super::moments::{Layout, Moment};
 use super::open::OpenSegment;
 use super::sealed::SegmentKey;
 use crate::pyramid;
 
 const MAGIC: [u8; 8] = *b"PAYIDX1\n";
 const VERSION: u16 = 5;
-const HEAD_BYTES: usize = 116;
+const HEAD_BYTES: usize = 128;
 pub(super) const FINGERPRINT_BYTES: usize = 8;
 pub(super) const ENTRY_BYTES: usize = 4;
+
+/// How often the ids of a segment are gone through to write them, at most.
+const READS_MAX: usize = 8;
 
 /// Bytes that are written, or read, at a time.
 const PIECE_BYTES: usize = 1 << 16;
@@ -51,7 +55,7 @@ const BLOCK_COUNT: usize = 512;
 
 /// Sums that have a checksum in memory together, and the moment of the first of them: what a summary reads at
 /// least.
-pub(super) const SUMS_BLOCK_COUNT: usize = 64;
+pub(super) const SUMS_BLOCK_COUNT: usize = 32;
 
 /// The keyed hash of an id.
 pub(super) fn fingerprint(hash_key: &[u8; 16], id: CorrelationId) -> u64 {
@@ -94,6 +98,7 @@ struct Head {
     entries_count: usize,
     sums_count: usize,
     filters_bytes: usize,
+    layout: Layout,
     settled: [Totals; 2],
     reliance: Reliance,
     checksums: [u32; 4],
@@ -104,10 +109,12 @@ impl Head {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&encode_key(key));
-        for size in [self.entries_count, self.sums_count, self.filters_bytes] {
+        let sum_bytes = self.layout.sum_bytes();
+        for size in [self.entries_count, self.sums_count, self.filters_bytes, sum_bytes] {
             let size = u32::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
             bytes.extend_from_slice(&size.to_le_bytes());
         }
+        bytes.extend_from_slice(&self.layout.base.to_le_bytes());
         for totals in self.settled {
             bytes.extend_from_slice(&totals.count.to_le_bytes());
             bytes.extend_from_slice(&totals.amount.get().to_le_bytes());
@@ -121,20 +128,23 @@ impl Head {
 
     /// What these bytes say, if they are the head of this segment's index.
     fn decode(bytes: &[u8; HEAD_BYTES], key: &SegmentKey) -> Option<Self> {
-        let (numbers, _) = bytes[44..56].as_chunks();
-        let [entries_count, sums_count, filters_bytes] =
+        let (numbers, _) = bytes[44..60].as_chunks();
+        let [entries_count, sums_count, filters_bytes, sum_bytes] =
             numbers.as_array()?.map(|bytes| u32::from_le_bytes(bytes) as usize);
-        let (numbers, _) = bytes[56..88].as_chunks();
+        let base = u64::from_le_bytes(*bytes[60..].first_chunk()?);
+        let layout = Layout::new(sum_bytes, base)?;
+        let (numbers, _) = bytes[68..100].as_chunks();
         let totals = |index: usize| Totals {
             count: u64::from_le_bytes(numbers[index]),
             amount: Cents::new(i64::from_le_bytes(numbers[index + 1])),
         };
         let settled = [totals(0), totals(2)];
-        let (numbers, _) = bytes[88..112].as_chunks();
+        let (numbers, _) = bytes[100..124].as_chunks();
         let [segments_count, checksum, checksums @ ..] =
             numbers.as_array::<6>()?.map(u32::from_le_bytes);
         let reliance = Reliance { segments_count, checksum };
-        let head = Self { entries_count, sums_count, filters_bytes, settled, reliance, checksums };
+        let head =
+            Self { entries_count, sums_count, filters_bytes, layout, settled, reliance, checksums };
         // So magic, version, segment and checksum are compared, all at once.
         head.encode(key).is_ok_and(|expected| expected == bytes).then_some(head)
     }
@@ -151,7 +161,7 @@ impl Head {
         let sizes = [
             self.entries_count as u64 * FINGERPRINT_BYTES as u64,
             self.entries_count as u64 * ENTRY_BYTES as u64,
-            self.sums_count as u64 * SUM_BYTES as u64,
+            self.sums_count as u64 * self.layout.sum_bytes() as u64,
             self.filters_bytes as u64,
         ];
         let mut places = [HEAD_BYTES as u64; 5];
@@ -287,6 +297,7 @@ pub(super) fn write<F: DiskFile>(
         entries_count: segment.entries_count(),
         sums_count: segment.moments().count(),
         filters_bytes: 0,
+        layout: Layout::of(segment.moments()),
         settled: segment.settled(),
         reliance: Reliance::on(before.iter().map(|before| &before.key)),
         checksums: [0; 4],
@@ -296,34 +307,43 @@ pub(super) fn write<F: DiskFile>(
         [fingerprints, entries, sums, tables].map(|place| Writer::new(file, place));
     let mut filters = Filters::default();
     let parts_count = parts_count(head.entries_count);
-    let mut of_part = Vec::new();
-    // The ids are gone through once for each part: all in order at once would take as much memory as the map.
-    for part in 0..parts_count {
-        of_part.clear();
-        of_part.extend(segment.entries().filter_map(|(id, entry)| {
+    let mut read = Vec::new();
+    // The ids are gone through several times, each time for some parts: all in order at once would take nearly as
+    // much memory as the maps.
+    let parts_at_a_time = parts_count.div_ceil(READS_MAX).max(1);
+    for first in (0..parts_count).step_by(parts_at_a_time) {
+        let parts = first..(first + parts_at_a_time).min(parts_count);
+        read.clear();
+        read.extend(segment.entries().filter_map(|(id, entry)| {
             let fingerprint = fingerprint(&key.hash_key, id);
-            let is_in = part_of(fingerprint, parts_count) == part;
+            let is_in = parts.contains(&part_of(fingerprint, parts_count));
             is_in.then(|| (fingerprint, entry.decided().to_u32()))
         }));
-        of_part.sort_unstable();
-        let mut filtered = Vec::new();
-        for (fingerprint, entry) in &of_part {
-            fingerprints.push(&fingerprint.to_le_bytes())?;
-            entries.push(&entry.to_le_bytes())?;
-            let mut is_before = false;
-            for before in &mut before {
-                is_before = is_before || before.has(*fingerprint)?;
+        read.sort_unstable();
+        let mut rest = &read[..];
+        for part in parts {
+            let is_in = |(fingerprint, _): &(u64, u32)| part_of(*fingerprint, parts_count) == part;
+            let (of_part, after) = rest.split_at(rest.partition_point(is_in));
+            rest = after;
+            let mut filtered = Vec::with_capacity(of_part.len());
+            for (fingerprint, entry) in of_part {
+                fingerprints.push(&fingerprint.to_le_bytes())?;
+                entries.push(&entry.to_le_bytes())?;
+                let mut is_before = false;
+                for before in &mut before {
+                    is_before = is_before || before.has(*fingerprint)?;
+                }
+                if !is_before {
+                    filtered.push(*fingerprint);
+                }
             }
-            if !is_before {
-                filtered.push(*fingerprint);
-            }
+            filtered.dedup();
+            filters.push(&filtered).map_err(io::Error::other)?;
         }
-        filtered.dedup();
-        filters.push(&filtered).map_err(io::Error::other)?;
     }
     before.into_iter().try_for_each(Fingerprints::finish)?;
     for sum in segment.moments() {
-        sums.push(&sum.encode())?;
+        head.layout.encode(&sum, |bytes| sums.push(bytes))?;
     }
     for bytes in filters.encode() {
         tables.push(bytes)?;
@@ -376,6 +396,7 @@ impl Column {
 /// What a file says that is the index of a segment.
 pub(super) struct Content {
     pub reliance: Reliance,
+    pub layout: Layout,
     pub settled: [Totals; 2],
     pub fingerprints: Column,
     pub entries: Column,
@@ -403,8 +424,8 @@ pub(super) fn read<F: DiskFile>(file: &F, key: &SegmentKey) -> io::Result<Option
     let sizes = [count, FINGERPRINT_BYTES, BLOCK_COUNT];
     let fingerprints = column(fingerprints, sizes, fingerprints_checksum)?;
     let entries = column(entries, [count, ENTRY_BYTES, BLOCK_COUNT], entries_checksum)?;
-    let mut adding = Adding::default();
-    let sizes = [head.sums_count, SUM_BYTES, SUMS_BLOCK_COUNT];
+    let mut adding = Adding::of(head.layout);
+    let sizes = [head.sums_count, head.layout.sum_bytes(), SUMS_BLOCK_COUNT];
     let sums = Column::check(file, sums, sizes, sums_checksum, |bytes| adding.add(bytes))?;
     let mut bytes = vec![0; head.filters_bytes];
     let is_read = file.read_at(filters, &mut bytes)? == bytes.len();
@@ -415,10 +436,11 @@ pub(super) fn read<F: DiskFile>(file: &F, key: &SegmentKey) -> io::Result<Option
     else {
         return Ok(None);
     };
-    let Adding { totals: settled, firsts, last } = adding;
+    let Adding { layout, totals: settled, firsts, last } = adding;
     let firsts = firsts.into();
     Ok((settled == head.settled).then_some(Content {
         reliance: head.reliance,
+        layout,
         settled,
         fingerprints,
         entries,
@@ -430,27 +452,30 @@ pub(super) fn read<F: DiskFile>(file: &F, key: &SegmentKey) -> io::Result<Option
 }
 
 /// Sums that are added up as they are read.
-#[derive(Default)]
 struct Adding {
+    layout: Layout,
     totals: [Totals; 2],
     firsts: Vec<Moment>,
     last: Option<Moment>,
 }
 
 impl Adding {
+    fn of(layout: Layout) -> Self {
+        Self { layout, totals: Default::default(), firsts: Vec::new(), last: None }
+    }
+
     /// Adds sums from the beginning of a block on. `false` if they are none that were ever written, in order.
     fn add(&mut self, bytes: &[u8]) -> bool {
         let end = Moment::first(pyramid::tick(TimestampMs::MAX) + 1);
-        let (sums, _): (&[SumBytes], _) = bytes.as_chunks();
-        let is_next = sums.first().map(Ordered::moment) > self.last;
-        self.firsts.extend(sums.iter().step_by(SUMS_BLOCK_COUNT).map(Ordered::moment));
-        self.last = sums.last().map(Ordered::moment);
+        let (layout, sum_bytes) = (self.layout, self.layout.sum_bytes());
+        let is_next = layout.first(bytes) > self.last;
+        let blocks = bytes.chunks(SUMS_BLOCK_COUNT * sum_bytes);
+        self.firsts.extend(blocks.filter_map(|block| layout.first(block)));
+        self.last = bytes.rchunks(sum_bytes).next().and_then(|last| layout.first(last));
         is_next
-            && sums.is_sorted_by(|one, other| one.moment() < other.moment())
-            && sums
-                .iter()
-                .all(|sum| sum.moment() < end && sum.count() > 0 && sum.amount() >= Cents::ZERO)
-            && add_between(&mut self.totals, sums, &(0..u64::MAX >> 1)).is_ok()
+            && layout.is_in_order(bytes)
+            && self.last < Some(end)
+            && layout.add_between(&mut self.totals, bytes, &(0..u64::MAX >> 1)).is_ok()
     }
 }
 
@@ -463,7 +488,7 @@ pub(super) fn mend(bytes: &mut [u8]) {
     let columns = [
         entries_count * FINGERPRINT_BYTES,
         entries_count * ENTRY_BYTES,
-        sums_count * SUM_BYTES,
+        sums_count * size(56),
         size(52),
     ];
     let checksums = columns.map(|size| {
@@ -471,7 +496,7 @@ pub(super) fn mend(bytes: &mut [u8]) {
         rest = after;
         crc32c::crc32c(column).to_le_bytes()
     });
-    bytes[96..112].copy_from_slice(checksums.as_flattened());
-    let checksum = crc32c::crc32c(&bytes[..112]);
-    bytes[112..116].copy_from_slice(&checksum.to_le_bytes());
+    bytes[108..124].copy_from_slice(checksums.as_flattened());
+    let checksum = crc32c::crc32c(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&checksum.to_le_bytes());
 }

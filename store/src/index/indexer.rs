@@ -1,4 +1,4 @@
-//! The thread that writes the index of sealed segments to files: sorting a quarter of a million ids is
+//! The thread that writes the index of sealed segments to files: sorting a hundred thousand ids or more is
 //! too long for a thread that answers questions.
 
 use std::io;
@@ -26,10 +26,20 @@ pub struct IndexJob<D: Disk> {
     pub before: Vec<SegmentKey>,
 }
 
+/// What became of a job.
+pub struct Indexed<D: Disk> {
+    /// The instance whose segment it was.
+    pub instance: u16,
+    /// The number of the segment.
+    pub number: u32,
+    /// The index that reads the file.
+    pub written: Result<SealedSegment<D>, IndexError>,
+}
+
 /// The thread, and what it has done.
 pub struct Indexer<D: Disk> {
     jobs: Option<Sender<IndexJob<D>>>,
-    done: Receiver<Result<(u16, SealedSegment<D>), IndexError>>,
+    done: Receiver<Indexed<D>>,
     thread: Option<JoinHandle<()>>,
     pending_count: usize,
 }
@@ -47,8 +57,10 @@ where
         let (done_of_thread, done) = unbounded();
         let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
             for job in jobs_of_thread {
+                let SegmentKey { instance, number, .. } = job.key;
+                let written = job.write(&disk);
                 // Nobody listens any more once the store ends; the file is there all the same.
-                let _ = done_of_thread.send(job.write(&disk));
+                let _ = done_of_thread.send(Indexed { instance, number, written });
             }
         })?;
         Ok(Self { jobs: Some(jobs), done, thread: Some(thread), pending_count: 0 })
@@ -67,15 +79,15 @@ where
         self.pending_count
     }
 
-    /// The next segment that was written since the last call, by its instance.
-    pub fn try_finish(&mut self) -> Option<Result<(u16, SealedSegment<D>), IndexError>> {
+    /// The next segment that was written since the last call.
+    pub fn try_finish(&mut self) -> Option<Indexed<D>> {
         let finished = self.done.try_recv().ok()?;
         self.pending_count -= 1;
         Some(finished)
     }
 
     /// Waits for the next segment to be written; `None` where there is none to wait for.
-    pub fn finish(&mut self) -> Option<Result<(u16, SealedSegment<D>), IndexError>> {
+    pub fn finish(&mut self) -> Option<Indexed<D>> {
         if self.pending_count == 0 {
             return None;
         }
@@ -98,14 +110,14 @@ impl<D: Disk> Drop for Indexer<D> {
 }
 
 impl<D: Disk> IndexJob<D> {
-    /// Writes the file to this folder, and gives the index that reads it, with its instance.
+    /// Writes the file to this folder, and gives the index that reads it.
     ///
     /// A file of the index is believed after a power cut. So what it was made of must survive one as well:
     /// the segment, and the records in later ones that say which of its payments lost their ids.
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn write(self, disk: &D) -> Result<(u16, SealedSegment<D>), IndexError> {
+    pub fn write(self, disk: &D) -> Result<SealedSegment<D>, IndexError> {
         let Self { key, segment, journal, read_through, before } = self;
         sync_segments(&journal, key.number, read_through).map_err(|source| IndexError::Io {
             action: "sync what is indexed in",
@@ -114,7 +126,7 @@ impl<D: Disk> IndexJob<D> {
         })?;
         SealedSegment::write(disk, key, &segment, &before)?;
         let sealed = SealedSegment::open(disk, journal, key)?;
-        sealed.map(|sealed| (key.instance, sealed)).ok_or_else(|| IndexError::Damaged {
+        sealed.ok_or_else(|| IndexError::Damaged {
             file: disk.describe(&super::index_file_name(key.instance, key.number)),
             what: "it does not read as it was just written",
         })

@@ -13,17 +13,18 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use entry::{Entry, Kind};
 use file::Reliance;
-pub use indexer::{IndexJob, Indexer};
+pub use indexer::{IndexJob, Indexed, Indexer};
 use ledger::disk::Disk;
 use ledger::journal::{JournalError, Position};
 use ledger::money::TotalOverflow;
 use ledger::{Cents, CorrelationId, Processor, Totals};
+use moments::Moment;
 pub use open::OpenSegment;
 pub use sealed::{
     IndexError, SealedSegment, SegmentKey, Sought, index_file_name, index_file_segment,
@@ -74,23 +75,46 @@ enum Segment<D: Disk> {
 /// The index of all journals.
 pub struct Index<D: Disk> {
     segments: BTreeMap<(u16, u32), Segment<D>>,
+    /// What all of them say was settled.
+    settled: Result<[Totals; 2], TotalOverflow>,
+    /// Those that are not [`Segment::Sealed`].
+    unsealed: BTreeSet<(u16, u32)>,
+    /// The first and the last moment of those that are, if something was settled in them: side by side, because a
+    /// summary looks at all of them.
+    spans: Vec<(Moment, Moment, (u16, u32))>,
 }
 
 impl<D: Disk> Default for Index<D> {
     fn default() -> Self {
-        Self { segments: BTreeMap::new() }
+        Self {
+            segments: BTreeMap::new(),
+            settled: Ok(Default::default()),
+            unsealed: BTreeSet::new(),
+            spans: Vec::new(),
+        }
     }
 }
 
 impl<D: Disk> Index<D> {
     /// Adds a sealed segment whose file was there already. `false` where its filters rely on segments that are not
     /// in the index: then it is to be made again. So they are added in their order.
-    pub fn add_sealed(&mut self, instance: u16, segment: SealedSegment<D>) -> bool {
+    pub fn add_sealed(&mut self, segment: SealedSegment<D>) -> bool {
         let is_grounded = self.is_grounded(&segment);
         if is_grounded {
-            self.segments.insert((instance, segment.number()), Segment::Sealed(Box::new(segment)));
+            for (processor, totals) in segment.settled().into_iter().enumerate() {
+                self.add_to_settled(processor, totals);
+            }
+            self.seal(segment);
         }
         is_grounded
+    }
+
+    fn seal(&mut self, segment: SealedSegment<D>) {
+        let SegmentKey { instance, number, .. } = *segment.key();
+        let key = (instance, number);
+        self.unsealed.remove(&key);
+        self.spans.extend(segment.span().map(|(first, last)| (first, last, key)));
+        self.segments.insert(key, Segment::Sealed(Box::new(segment)));
     }
 
     /// Whether the segments that the filters of this one rely on are in the index, from their files.
@@ -145,7 +169,15 @@ impl<D: Disk> Index<D> {
     ) {
         if let Some(open) = self.open_segment(instance, position.segment) {
             open.add_settled(tick, processor, amount);
+            self.add_to_settled(processor.index(), Totals::of_payment(amount));
         }
+    }
+
+    fn add_to_settled(&mut self, processor: usize, totals: Totals) {
+        self.settled = self.settled.and_then(|mut settled| {
+            settled[processor] = settled[processor].checked_add(totals)?;
+            Ok(settled)
+        });
     }
 
     /// What all records say was settled between two ticks of [`pyramid`](crate::pyramid), by
@@ -155,8 +187,10 @@ impl<D: Disk> Index<D> {
     /// A file of the index cannot be read, or a total does not fit.
     pub fn settled_between(&self, ticks: &Range<u64>) -> Result<[Totals; 2], SumError> {
         let mut totals = [Totals::default(); 2];
-        for segment in self.segments.values() {
-            match segment {
+        let (from, to) = (Moment::first(ticks.start), Moment::first(ticks.end));
+        let overlapping = self.spans.iter().filter(|(first, last, _)| *first < to && *last >= from);
+        for key in self.unsealed.iter().chain(overlapping.map(|(.., key)| key)) {
+            match &self.segments[key] {
                 Segment::Open(open) => open.add_to(&mut totals, ticks)?,
                 Segment::Closing(open) => open.add_to(&mut totals, ticks)?,
                 Segment::Sealed(sealed) => sealed.add_to(&mut totals, ticks)?,
@@ -170,18 +204,7 @@ impl<D: Disk> Index<D> {
     /// # Errors
     /// A total does not fit.
     pub fn settled(&self) -> Result<[Totals; 2], TotalOverflow> {
-        let mut sums = [Totals::default(); 2];
-        for segment in self.segments.values() {
-            let settled = match segment {
-                Segment::Open(open) => open.settled(),
-                Segment::Closing(open) => open.settled(),
-                Segment::Sealed(sealed) => sealed.settled(),
-            };
-            for (sum, totals) in sums.iter_mut().zip(settled) {
-                *sum = sum.checked_add(totals)?;
-            }
-        }
-        Ok(sums)
+        self.settled
     }
 
     /// Marks the accepted payment at a place as decided upon, for it or against it.
@@ -301,12 +324,12 @@ impl<D: Disk> Index<D> {
 
     /// Takes the file of a segment that was closed in its place. `false` where its filters rely on segments that
     /// are not in the index: then it stays in memory.
-    pub fn finish(&mut self, instance: u16, sealed: SealedSegment<D>) -> bool {
-        let key = (instance, sealed.number());
+    pub fn finish(&mut self, sealed: SealedSegment<D>) -> bool {
+        let SegmentKey { instance, number, .. } = *sealed.key();
         let is_grounded = self.is_grounded(&sealed);
-        match self.segments.get_mut(&key) {
-            Some(segment @ Segment::Closing(_)) if is_grounded => {
-                *segment = Segment::Sealed(Box::new(sealed));
+        match self.segments.get(&(instance, number)) {
+            Some(Segment::Closing(_)) if is_grounded => {
+                self.seal(sealed);
                 true
             }
             Some(Segment::Closing(_)) => false,
@@ -316,10 +339,10 @@ impl<D: Disk> Index<D> {
     }
 
     fn open_segment(&mut self, instance: u16, number: u32) -> Option<&mut OpenSegment> {
-        let segment = self
-            .segments
-            .entry((instance, number))
-            .or_insert_with(|| Segment::Open(OpenSegment::default()));
+        let segment = self.segments.entry((instance, number)).or_insert_with(|| {
+            self.unsealed.insert((instance, number));
+            Segment::Open(OpenSegment::default())
+        });
         match segment {
             Segment::Open(open) => Some(open),
             Segment::Closing(_) | Segment::Sealed(_) => None,

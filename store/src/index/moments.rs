@@ -9,10 +9,10 @@ use ledger::{Cents, Processor, Totals};
 /// Sums that are kept together: so many are moved at most when a late one comes between others.
 const BLOCK_SUMS_MAX: usize = 128;
 
-/// Bytes of a [`Sum`] in a file.
-pub(super) const SUM_BYTES: usize = 20;
-/// A [`Sum`] in a file.
-pub(super) type SumBytes = [u8; SUM_BYTES];
+/// A [`Sum`] in a file, where all of its numbers are small.
+type Narrow = [u8; 10];
+/// A [`Sum`] in a file, whatever its numbers are.
+type Wide = [u8; 20];
 
 /// Adds to totals, by [`Processor::index`], what of these sums, which are in order, lies between two ticks.
 pub(super) fn add_between<S: Ordered>(
@@ -47,7 +47,7 @@ fn add_all<S: Ordered>(totals: &mut [Totals; 2], sums: &[S]) -> Result<(), Total
     Ok(())
 }
 
-/// A [`Sum`], or its bytes.
+/// A [`Sum`], or its bytes. The moments of bytes count from [`Layout::base`].
 pub(super) trait Ordered {
     fn moment(&self) -> Moment;
     fn count(&self) -> u32;
@@ -89,14 +89,98 @@ pub(super) struct Sum {
     amount: Cents,
 }
 
-impl Sum {
-    /// Its bytes, in which every number is little endian.
-    pub fn encode(&self) -> SumBytes {
-        let mut bytes = [0; SUM_BYTES];
-        bytes[..8].copy_from_slice(&self.moment.0.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.amount.get().to_le_bytes());
-        bytes
+/// How the sums of a segment lie in its file: each is a moment, a number of payments and cents, of 4, 2 and 4
+/// bytes if all fit, as they do but for rare payments or immense ones, and of 8, 4 and 8 otherwise. Moments count from a
+/// tick. A summary takes as long as the bytes take that it reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    /// The tick from which moments count.
+    pub base: u64,
+    is_narrow: bool,
+}
+
+impl Layout {
+    /// The one for these sums, which are in order.
+    pub fn of(sums: impl Iterator<Item = Sum>) -> Self {
+        let mut sums = sums.peekable();
+        let base = sums.peek().map_or(0, |first| first.moment.0 >> 1);
+        let narrow = Self { base, is_narrow: true };
+        if sums.all(|sum| narrow.encode_narrow(&sum).is_some()) { narrow } else { Self::wide() }
+    }
+
+    fn wide() -> Self {
+        Self { base: 0, is_narrow: false }
+    }
+
+    /// The one with sums of so many bytes that count from this tick, if there is one.
+    pub fn new(sum_bytes: usize, base: u64) -> Option<Self> {
+        [Self { base, is_narrow: true }, Self::wide()]
+            .into_iter()
+            .find(|layout| (layout.sum_bytes(), layout.base) == (sum_bytes, base))
+    }
+
+    /// Bytes of a sum.
+    pub fn sum_bytes(self) -> usize {
+        if self.is_narrow { size_of::<Narrow>() } else { size_of::<Wide>() }
+    }
+
+    /// Hands a sum's bytes on.
+    pub fn encode<T>(self, sum: &Sum, then: impl FnOnce(&[u8]) -> T) -> T {
+        if let Some(bytes) = self.encode_narrow(sum).filter(|_| self.is_narrow) {
+            return then(&bytes);
+        }
+        let mut bytes: Wide = [0; _];
+        bytes[..8].copy_from_slice(&sum.moment.0.to_le_bytes());
+        bytes[8..12].copy_from_slice(&sum.count.to_le_bytes());
+        bytes[12..].copy_from_slice(&sum.amount.get().to_le_bytes());
+        then(&bytes)
+    }
+
+    fn encode_narrow(self, sum: &Sum) -> Option<Narrow> {
+        let moment = sum.moment.0.checked_sub(Moment::first(self.base).0)?;
+        let mut bytes: Narrow = [0; _];
+        bytes[..4].copy_from_slice(&u32::try_from(moment).ok()?.to_le_bytes());
+        bytes[4..6].copy_from_slice(&u16::try_from(sum.count).ok()?.to_le_bytes());
+        bytes[6..].copy_from_slice(&u32::try_from(sum.amount.get()).ok()?.to_le_bytes());
+        Some(bytes)
+    }
+
+    /// Adds to totals, by [`Processor::index`], what of the sums with these bytes lies between two ticks.
+    pub fn add_between(
+        self,
+        totals: &mut [Totals; 2],
+        bytes: &[u8],
+        ticks: &Range<u64>,
+    ) -> Result<(), TotalOverflow> {
+        let ticks = ticks.start.saturating_sub(self.base)..ticks.end.saturating_sub(self.base);
+        if self.is_narrow {
+            add_between(totals, bytes.as_chunks::<{ size_of::<Narrow>() }>().0, &ticks)
+        } else {
+            add_between(totals, bytes.as_chunks::<{ size_of::<Wide>() }>().0, &ticks)
+        }
+    }
+
+    /// The moment of the first sum in these bytes.
+    pub fn first(self, bytes: &[u8]) -> Option<Moment> {
+        let moment = if self.is_narrow {
+            bytes.first_chunk::<{ size_of::<Narrow>() }>()?.moment()
+        } else {
+            bytes.first_chunk::<{ size_of::<Wide>() }>()?.moment()
+        };
+        Some(Moment(Moment::first(self.base).0.saturating_add(moment.0)))
+    }
+
+    /// Whether the sums with these bytes are in order, each of payments and of no less than nothing.
+    pub fn is_in_order(self, bytes: &[u8]) -> bool {
+        fn is_in_order<S: Ordered>(sums: &[S]) -> bool {
+            sums.is_sorted_by(|one, other| one.moment() < other.moment())
+                && sums.iter().all(|sum| sum.count() > 0 && sum.amount() >= Cents::ZERO)
+        }
+        if self.is_narrow {
+            is_in_order(bytes.as_chunks::<{ size_of::<Narrow>() }>().0)
+        } else {
+            is_in_order(bytes.as_chunks::<{ size_of::<Wide>() }>().0)
+        }
     }
 }
 
@@ -114,7 +198,24 @@ impl Ordered for Sum {
     }
 }
 
-impl Ordered for SumBytes {
+impl Ordered for Narrow {
+    fn moment(&self) -> Moment {
+        let [first, second, third, fourth, ..] = *self;
+        Moment(u32::from_le_bytes([first, second, third, fourth]).into())
+    }
+
+    fn count(&self) -> u32 {
+        let [.., first, second, _, _, _, _] = *self;
+        u16::from_le_bytes([first, second]).into()
+    }
+
+    fn amount(&self) -> Cents {
+        let [.., first, second, third, fourth] = *self;
+        Cents::new(u32::from_le_bytes([first, second, third, fourth]).into())
+    }
+}
+
+impl Ordered for Wide {
     fn moment(&self) -> Moment {
         let (bytes, _) = self.split_first_chunk().expect("the number lies in the bytes");
         Moment(u64::from_le_bytes(*bytes))
@@ -181,6 +282,11 @@ impl Moments {
         ticks: &Range<u64>,
     ) -> Result<(), TotalOverflow> {
         let (from, to) = (Moment::first(ticks.start), Moment::first(ticks.end));
+        let is_before =
+            self.blocks.last().and_then(|block| block.last()).is_none_or(|last| last.moment < from);
+        if is_before || self.blocks[0][0].moment >= to {
+            return Ok(());
+        }
         let begin = self.blocks.partition_point(|block| block[0].moment <= from).saturating_sub(1);
         for block in &self.blocks[begin..] {
             if block[0].moment >= to {
@@ -243,15 +349,72 @@ mod tests {
         }
 
         #[test]
-        fn a_sum_is_read_as_it_was_written(tick in 0..u64::MAX / 2, count: u32, cents: i64) {
-            for processor in Processor::ALL {
-                let moment = Moment::new(tick, processor);
-                let sum = Sum { moment, count, amount: Cents::new(cents) };
-                let bytes = sum.encode();
-                let read = Sum { moment: bytes.moment(), count: bytes.count(), amount: bytes.amount() };
-                prop_assert_eq!(read, sum);
-                prop_assert_eq!((moment.0 >> 1, moment.processor_index()), (tick, processor.index()));
+        fn sums_are_read_as_they_were_written(
+            base in 0..u64::MAX >> 2,
+            gaps in proptest::collection::vec((1..9_u64, any::<bool>(), 1..=3_u32, 0..9_i64), 1..40),
+            large in 0..5,
+            at in 0..1_000_usize,
+        ) {
+            let mut sums = Vec::new();
+            let mut tick = base;
+            for (gap, is_second, count, cents) in gaps {
+                let moment = Moment::new(tick, Processor::ALL[usize::from(is_second)]);
+                sums.push(Sum { moment, count, amount: Cents::new(cents) });
+                tick += gap;
             }
+            let at = at % sums.len();
+            let mut is_narrow = false;
+            match large {
+                0 => sums[at].count = 1 << 16,
+                1 => sums[at].amount = Cents::new(1 << 32),
+                2 => {
+                    let moment = Moment::first(base + (1 << 31));
+                    sums.push(Sum { moment, ..sums[at] });
+                }
+                // The largest that fit.
+                3 => {
+                    (sums[at].count, sums[at].amount) = (u16::MAX.into(), Cents::new(u32::MAX.into()));
+                    let moment = Moment::new(base + (1 << 31) - 1, Processor::ALL[1]);
+                    sums.push(Sum { moment, ..sums[at] });
+                    is_narrow = true;
+                }
+                _ => is_narrow = true,
+            }
+            let layout = Layout::of(sums.iter().copied());
+            prop_assert_eq!(layout.is_narrow, is_narrow);
+            prop_assert_eq!(Layout::new(layout.sum_bytes(), layout.base), Some(layout));
+            let mut bytes = Vec::new();
+            for sum in &sums {
+                layout.encode(sum, |sum| bytes.extend_from_slice(sum));
+            }
+            prop_assert!(layout.is_in_order(&bytes));
+            for (bytes, sum) in bytes.chunks(layout.sum_bytes()).zip(&sums) {
+                prop_assert_eq!(layout.first(bytes), Some(sum.moment));
+                let mut totals = [Totals::default(); 2];
+                let tick = sum.moment.0 >> 1;
+                layout.add_between(&mut totals, bytes, &(tick..tick + 1)).unwrap();
+                let expected = Totals { count: sum.count.into(), amount: sum.amount };
+                prop_assert_eq!(totals[sum.moment.processor_index()], expected);
+                for other in [0..tick, tick + 1..u64::MAX >> 1] {
+                    let mut none = [Totals::default(); 2];
+                    layout.add_between(&mut none, bytes, &other).unwrap();
+                    prop_assert_eq!(none, [Totals::default(); 2]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn there_are_two_layouts() {
+        for (sum_bytes, base, is_one) in [
+            (10, 0, true),
+            (10, 7, true),
+            (20, 0, true),
+            (20, 7, false),
+            (0, 0, false),
+            (11, 0, false),
+        ] {
+            assert_eq!(Layout::new(sum_bytes, base).is_some(), is_one, "{sum_bytes} from {base}");
         }
     }
 }
