@@ -332,7 +332,9 @@ impl Books {
                     return Ok(records_count);
                 }
             }
-            self.close_segments()?;
+            // The record that closes a loser of the last segment may not be read yet, and the claim log remembers
+            // only losers without one. It is written as soon as its journal is told, so it is not a segment away.
+            self.close_segments_behind(1)?;
             while self.indexer.pending_count() > INDEXING_MAX
                 && let Some(finished) = self.indexer.finish()
             {
@@ -901,18 +903,24 @@ impl Books {
     /// # Errors
     /// A segment's head cannot be read.
     fn close_segments(&mut self) -> Result<(), BooksError> {
+        self.close_segments_behind(0)
+    }
+
+    /// As [`Self::close_segments`], but for so many segments that were read last.
+    fn close_segments_behind(&mut self, spared_count: u32) -> Result<(), BooksError> {
         while let Some(finished) = self.indexer.try_finish() {
             self.take_indexed(finished);
         }
         let mut jobs = Vec::new();
         for (instance, state) in &mut self.instances {
+            let reached = state.reader.position().segment;
             while let Some(number) = state.sealed.front().copied()
+                && number + spared_count < reached
                 && self.decisions.is_decided(*instance, number)
             {
                 state.sealed.pop_front();
                 if let Some(segment) = self.index.close(*instance, number) {
-                    let read_through = state.reader.position().segment;
-                    jobs.push((*instance, number, segment, state.disk.clone(), read_through));
+                    jobs.push((*instance, number, segment, state.disk.clone(), reached));
                 }
             }
         }

@@ -300,6 +300,47 @@ fn a_loser_never_takes_the_right_from_the_holder() {
     }
 }
 
+/// The index is made again while the journals are read in parts, and one part ends between the segment of the loser
+/// and the record that closes it. After a power cut the index is all that remembers what was decided.
+#[test]
+fn a_loser_takes_no_right_from_an_index_that_was_made_again() {
+    const PART_RECORDS: u32 = 8192;
+    const SEGMENT_RECORDS: u32 = 21;
+    // The last segment that the first part has as a whole.
+    let last = PART_RECORDS / SEGMENT_RECORDS;
+    let mut site = Site::new();
+    let mut books = site.books();
+    let holder = site.write(2, 7, Event::Accepted);
+    let mut numbers = 100..;
+    let mut fill = |site: &mut Site, end: Position| {
+        while site.end(1) < end {
+            site.settle(1, numbers.next().unwrap(), Processor::Default);
+        }
+    };
+    fill(&mut site, Position { segment: last, index: 0 });
+    let loser = site.write(1, 7, Event::Accepted);
+    fill(&mut site, Position { segment: last + 1, index: PART_RECORDS % SEGMENT_RECORDS });
+    assert_eq!(loser.segment, last);
+    assert_eq!(site.claim(&mut books, 2), []);
+    assert_eq!(site.claim(&mut books, 1), [loser]);
+    assert_eq!(site.write(1, 7, Event::Duplicate).segment, last + 1);
+    fill(&mut site, Position { segment: last + 4, index: 0 });
+    site.claim(&mut books, 1);
+    drop(books);
+    // The claim log forgets the loser, whose record was read.
+    drop(site.books());
+    fs::remove_dir_all(site.path("index")).unwrap();
+    drop(site.books());
+    site.boot_id = [9; 16];
+    site.journals.clear();
+    site.start(1);
+    site.start(2);
+    let mut books = site.books();
+    books.greet(1).unwrap();
+    books.greet(2).unwrap();
+    assert_eq!(site.claim(&mut books, 2), [], "{holder:?} has the right");
+}
+
 /// After a power cut new records lie in the places of lost ones, whichever of the processes was
 /// started first.
 #[test]
