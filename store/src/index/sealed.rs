@@ -1,5 +1,5 @@
 //! The index of a sealed segment: a file of fingerprints in order, with filters in front of them, and of what was
-//! settled in each millisecond ([`file`]). In memory stay the filters, about 9 bits a payment, and of each block of 32
+//! settled in each millisecond ([`mod@file`]). In memory stay the filters, about 9 bits a payment, and of each block of 32
 //! milliseconds the first, with a checksum: 12 bytes.
 //!
 //! A fingerprint is a keyed hash of the id, so that nobody can choose ids whose fingerprints are
@@ -241,7 +241,7 @@ impl<D: Disk> SealedSegment<D> {
     }
 
     /// Adds to totals, by [`ledger::Processor::index`], what the segment's records say was settled between two
-    /// ticks of [`pyramid`].
+    /// ticks of [`pyramid`](crate::pyramid).
     ///
     /// # Errors
     /// The file cannot be read.
