@@ -79,8 +79,8 @@ pub struct Index<D: Disk> {
     settled: Result<[Totals; 2], TotalOverflow>,
     /// Those that are not [`Segment::Sealed`].
     unsealed: BTreeSet<(u16, u32)>,
-    /// The first and the last moment of those that are, if something was settled in them: side by side, because a
-    /// summary looks at all of them.
+    /// The first and the last moment of what was settled in each sealed one, if anything was: side by side, because
+    /// a summary looks at all of them.
     spans: Vec<(Moment, Moment, (u16, u32))>,
 }
 

@@ -138,8 +138,8 @@ impl<D: Disk> SealedSegment<D> {
     }
 
     /// Writes the index of a segment to its file, in one step. Its filters leave out what the files of these
-    /// segments have, which lie right before it, the nearest first; those from the first one on whose file is not
-    /// there do not count.
+    /// segments have, which lie right before it, the nearest first; those from the first one on whose file cannot be
+    /// read do not count.
     ///
     /// # Errors
     /// The operating system refuses, or one of those files has changed.
@@ -152,12 +152,9 @@ impl<D: Disk> SealedSegment<D> {
         let mut fingerprints = Vec::new();
         for before in before {
             let name = index_file_name(before.instance, before.number);
-            let Some(file) = open_if_there(disk, &name)? else { break };
-            let Some(next) =
-                Fingerprints::new(file, *before).map_err(failed(disk, "read", &name))?
-            else {
-                break;
-            };
+            // Nothing is lost where it cannot be read.
+            let Ok(Some(file)) = open_if_there(disk, &name) else { break };
+            let Ok(Some(next)) = Fingerprints::new(file, *before) else { break };
             fingerprints.push(next);
         }
         let name = index_file_name(key.instance, key.number);
@@ -509,9 +506,17 @@ mod tests {
 
     #[test]
     fn what_was_settled_between_two_ticks_is_read_from_the_file() {
-        for count in [1, 2, 64, 65, 1_000, 20_000] {
-            let (disk, journal, segment) = written(count);
+        for (count, is_wide) in [1, 2, 48, 49, 1_000, 20_000]
+            .into_iter()
+            .flat_map(|count| [(count, false), (count, true)])
+        {
+            let (disk, journal, mut segment) = written(count);
+            if is_wide {
+                segment.add_settled(u64::from(count) / 6, Processor::Default, Cents::new(1 << 40));
+                SealedSegment::write(&disk, KEY, &segment, &[]).unwrap();
+            }
             let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
+            assert_eq!(sealed.sums.item_bytes, if is_wide { 20 } else { 10 });
             let ticks = u64::from(count) / 3 + 2;
             for (from, to) in
                 [(0, ticks), (0, 1), (ticks - 1, ticks), (ticks / 3, ticks / 2), (7, 7)]
@@ -574,25 +579,53 @@ mod tests {
 
     #[test]
     fn sums_that_nobody_writes_are_made_again() {
-        type Change = fn(&mut [[u8; 10]]);
-        let changes: [(&str, Change); 4] = [
-            ("not in order", |sums| sums.swap(3, 4)),
-            ("one twice", |sums| sums[4] = sums[3]),
-            ("no payment", |sums| sums[3][4..6].fill(0)),
-            ("more than was settled", |sums| sums[3][6] ^= 1),
+        type Change = fn(&mut [u8]);
+        let narrow: [(&str, Change); 4] = [
+            ("not in order", |sums| sums[30..50].rotate_left(10)),
+            ("one twice", |sums| sums.copy_within(30..40, 40)),
+            ("no payment", |sums| sums[34..36].fill(0)),
+            ("more than was settled", |sums| sums[36] ^= 1),
         ];
-        for (name, change) in changes {
-            let (disk, journal, _) = written(40);
+        let wide: [(&str, Change); 4] = [
+            ("not in order", |sums| sums[60..100].rotate_left(20)),
+            ("no payment", |sums| sums[68..72].fill(0)),
+            ("less than nothing", |sums| sums[79] = 0xff),
+            ("beyond all time", |sums| {
+                *sums.last_chunk_mut::<20>().unwrap().get_mut(7).unwrap() = 0x7f
+            }),
+        ];
+        let changes =
+            narrow.map(|change| (change, 10)).into_iter().chain(wide.map(|change| (change, 20)));
+        for ((name, change), sum_bytes) in changes {
+            let (disk, journal, mut segment) = written(40);
+            if sum_bytes == 20 {
+                segment.add_settled(1, Processor::Default, Cents::new(1 << 40));
+                SealedSegment::write(&disk, KEY, &segment, &[]).unwrap();
+            }
             let file_name = index_file_name(1, 1);
             let mut bytes = disk.bytes(&file_name).unwrap();
             let sealed = SealedSegment::open(&disk, journal.clone(), KEY).unwrap().unwrap();
+            assert_eq!(sealed.sums.item_bytes, sum_bytes);
             let begin = usize::try_from(sealed.sums.place).unwrap();
-            let end = begin + sealed.sums.items_count * sealed.sums.item_bytes;
-            change(bytes[begin..end].as_chunks_mut().0);
+            let end = begin + sealed.sums.items_count * sum_bytes;
+            change(&mut bytes[begin..end]);
             file::mend(&mut bytes);
             disk.put(&file_name, bytes);
             assert!(SealedSegment::open(&disk, journal, KEY).unwrap().is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn sums_that_count_from_beyond_all_time_are_made_again() {
+        let (disk, journal, _) = written(40);
+        let file_name = index_file_name(1, 1);
+        let mut bytes = disk.bytes(&file_name).unwrap();
+        // So far away that they would seem to be near, and nothing.
+        bytes[67] = 0x80;
+        bytes[68..100].fill(0);
+        file::mend(&mut bytes);
+        disk.put(&file_name, bytes);
+        assert!(SealedSegment::open(&disk, journal, KEY).unwrap().is_none());
     }
 
     /// Found by fuzzing: the filter looked beyond its table, and the store ended.

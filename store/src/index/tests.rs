@@ -35,8 +35,8 @@ struct Fixture {
     index: Index<MemoryDisk>,
     /// What each segment has about each id: the record that tells most, by its index and kind.
     expected: BTreeMap<(CorrelationId, u16, u32), (u32, Kind)>,
-    /// When something was settled.
-    settled: Vec<u64>,
+    /// When payments were settled, all of the same amount, and through which processor.
+    settled: Vec<(u64, Processor)>,
 }
 
 impl Fixture {
@@ -73,7 +73,7 @@ impl Fixture {
                         let tick = u64::from(position.segment) * 7 + u64::from(position.index) % 5;
                         let amount = record.amount;
                         fixture.index.add_settled(instance, position, tick, processor, amount);
-                        fixture.settled.push(tick);
+                        fixture.settled.push((tick, processor));
                     }
                     let place = (record.id, instance, position.segment);
                     let is_first = !fixture.expected.contains_key(&place);
@@ -124,11 +124,21 @@ impl Fixture {
 
     fn check_sums(&self) {
         for ticks in [0..1_000, 0..7, 8..10, 12..40, 30..31, 35..1_000] {
-            let [totals, none] = self.index.settled_between(&ticks).unwrap();
-            let expected = self.settled.iter().filter(|tick| ticks.contains(tick)).count();
-            assert_eq!((totals.count, none.count), (expected as u64, 0), "{ticks:?}");
+            assert_eq!(
+                self.index.settled_between(&ticks).unwrap(),
+                self.naive(&ticks),
+                "{ticks:?}"
+            );
         }
-        assert_eq!(self.index.settled().unwrap()[0].count, self.settled.len() as u64);
+        assert_eq!(self.index.settled().unwrap(), self.naive(&(0..u64::MAX)));
+    }
+
+    fn naive(&self, ticks: &Range<u64>) -> [Totals; 2] {
+        Processor::ALL.map(|processor| {
+            let is_in = |(tick, of): &&(u64, Processor)| *of == processor && ticks.contains(tick);
+            let count = self.settled.iter().filter(is_in).count();
+            Totals { count: count as u64, amount: Cents::new(i64::try_from(count).unwrap()) }
+        })
     }
 
     fn check(&self) {
@@ -276,7 +286,7 @@ fn a_file_that_changes_while_it_is_gone_through_is_not_relied_on() {
 proptest! {
     #[test]
     fn an_id_is_found_in_all_segments_that_have_it(
-        records in proptest::collection::vec((0..2_usize, 0..250_u16, 0..3_u8), 0..1_200),
+        records in proptest::collection::vec((0..2_usize, 0..250_u16, 0..4_u8), 0..1_200),
         // Of so many the filters have several parts.
         records_max in prop::sample::select(vec![10, 200]),
     ) {
@@ -286,7 +296,8 @@ proptest! {
                 let event = match kind {
                     0 => Event::Accepted,
                     1 => Event::Dispatched { processor: Processor::Default, requested_at: TimestampMs::MIN },
-                    _ => settled(),
+                    2 => settled(),
+                    _ => Event::Settled { processor: Processor::Fallback, requested_at: TimestampMs::MIN },
                 };
                 (INSTANCES[instance], id(number), event)
             })
@@ -295,6 +306,9 @@ proptest! {
         fixture.check();
         fixture.check_sums();
         for instance in INSTANCES {
+            fixture.index.close(instance, 1);
+            fixture.check();
+            fixture.check_sums();
             fixture.close(instance);
         }
         fixture.check();
