@@ -591,7 +591,7 @@ mod tests {
             ("no payment", |sums| sums[68..72].fill(0)),
             ("less than nothing", |sums| sums[79] = 0xff),
             ("beyond all time", |sums| {
-                *sums.last_chunk_mut::<20>().unwrap().get_mut(7).unwrap() = 0x7f
+                *sums.last_chunk_mut::<20>().unwrap().get_mut(7).unwrap() = 0x7f;
             }),
         ];
         let changes =
