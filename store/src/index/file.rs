@@ -42,7 +42,7 @@ const MAGIC: [u8; 8] = *b"PAYIDX1\n";
 const VERSION: u16 = 5;
 const HEAD_BYTES: usize = 128;
 pub(super) const FINGERPRINT_BYTES: usize = 8;
-pub(super) const ENTRY_BYTES: usize = 4;
+const ENTRY_BYTES: usize = 4;
 
 /// How often the ids of a segment are gone through to write them, at most.
 const READS_MAX: usize = 8;
@@ -401,10 +401,10 @@ pub(super) struct Content {
     pub fingerprints: Column,
     pub entries: Column,
     pub sums: Column,
+    /// The moments of the first and the last sum, if there are any.
+    pub span: Option<(Moment, Moment)>,
     /// The moment of the first sum of each block.
     pub firsts: Box<[Moment]>,
-    /// The moment of the last sum.
-    pub last: Option<Moment>,
     pub filters: Filters,
 }
 
@@ -437,16 +437,15 @@ pub(super) fn read<F: DiskFile>(file: &F, key: &SegmentKey) -> io::Result<Option
         return Ok(None);
     };
     let Adding { layout, totals: settled, firsts, last } = adding;
-    let firsts = firsts.into();
-    Ok((settled == head.settled).then_some(Content {
+    Ok((settled == head.settled).then(|| Content {
         reliance: head.reliance,
         layout,
         settled,
         fingerprints,
         entries,
         sums,
-        firsts,
-        last,
+        span: firsts.first().copied().zip(last),
+        firsts: firsts.into(),
         filters,
     }))
 }

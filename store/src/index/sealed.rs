@@ -1,6 +1,6 @@
 //! The index of a sealed segment: a file of fingerprints in order, with filters in front of them, and of what was
 //! settled in each millisecond ([`mod@file`]). In memory stay the filters, about 9 bits a payment, and of each block of 32
-//! milliseconds the first, with a checksum: 12 bytes.
+//! of these sums the first moment, with a checksum: 12 bytes.
 //!
 //! A fingerprint is a keyed hash of the id, so that nobody can choose ids whose fingerprints are
 //! alike; what it finds is checked against the journal, so the answer is exact. What it does not find
@@ -20,8 +20,7 @@ use super::entry::Entry;
 use super::file::{
     self, Column, Content, FINGERPRINT_BYTES, Fingerprints, Reliance, SUMS_BLOCK_COUNT, fingerprint,
 };
-use super::filter::Filters;
-use super::moments::{Layout, Moment};
+use super::moments::Moment;
 use super::open::OpenSegment;
 
 /// Fingerprints that are read at a time.
@@ -95,31 +94,15 @@ pub struct SealedSegment<D: Disk> {
     key: SegmentKey,
     file: D::File,
     file_name: String,
-    reliance: Reliance,
-    filters: Filters,
-    settled: [Totals; 2],
-    fingerprints: Column,
-    entries: Column,
-    sums: Column,
-    layout: Layout,
-    /// The moments of the first and the last sum, if there are any.
-    span: Option<(Moment, Moment)>,
-    /// The moment of the first sum of each block.
-    firsts: Box<[Moment]>,
+    content: Content,
     journal: D,
 }
 
 impl<D: Disk> SealedSegment<D> {
-    /// The number of the segment.
-    #[must_use]
-    pub fn number(&self) -> u32 {
-        self.key.number
-    }
-
     /// What the segment's records say was settled, by [`ledger::Processor::index`].
     #[must_use]
     pub fn settled(&self) -> [Totals; 2] {
-        self.settled
+        self.content.settled
     }
 
     /// Which segment it is the index of.
@@ -129,12 +112,12 @@ impl<D: Disk> SealedSegment<D> {
 
     /// The moments of the first and the last that was settled, if anything was.
     pub(super) fn span(&self) -> Option<(Moment, Moment)> {
-        self.span
+        self.content.span
     }
 
     /// The segments before it that must be there with it.
     pub(super) fn reliance(&self) -> Reliance {
-        self.reliance
+        self.content.reliance
     }
 
     /// Writes the index of a segment to its file, in one step. Its filters leave out what the files of these
@@ -175,35 +158,7 @@ impl<D: Disk> SealedSegment<D> {
         let Some(file) = open_if_there(disk, &file_name)? else { return Ok(None) };
         let content = file::read(&file, &key).map_err(failed(disk, "read", &file_name))?;
         let file_name = disk.describe(&file_name);
-        Ok(content.map(|content| {
-            let Content {
-                reliance,
-                layout,
-                settled,
-                fingerprints,
-                entries,
-                sums,
-                firsts,
-                last,
-                filters,
-            } = content;
-            let span = firsts.first().copied().zip(last);
-            Self {
-                key,
-                file,
-                file_name,
-                reliance,
-                filters,
-                settled,
-                fingerprints,
-                entries,
-                sums,
-                layout,
-                span,
-                firsts,
-                journal,
-            }
-        }))
+        Ok(content.map(|content| Self { key, file, file_name, content, journal }))
     }
 
     /// What the segment knows of an id. The segments before it must have been asked, in their order.
@@ -213,14 +168,15 @@ impl<D: Disk> SealedSegment<D> {
     pub fn find(&self, sought: &mut Sought) -> Result<Option<Entry>, LookError> {
         let (id, fingerprint) = (sought.id, sought.fingerprint(&self.key.hash_key));
         let is_left_out = sought.last_place.is_some_and(|(instance, number)| {
-            let reaches_back = self.key.number.saturating_sub(self.reliance.segments_count);
+            let reaches_back = self.key.number.saturating_sub(self.content.reliance.segments_count);
             instance == self.key.instance && number >= reaches_back
         });
-        if !is_left_out && !self.filters.contains(fingerprint) {
+        if !is_left_out && !self.content.filters.contains(fingerprint) {
             return Ok(None);
         }
         let mut place = self.first_at_least(fingerprint)?;
-        while place < self.entries.items_count && self.fingerprint_at(place)? == fingerprint {
+        while place < self.content.entries.items_count && self.fingerprint_at(place)? == fingerprint
+        {
             sought.last_place = Some((self.key.instance, self.key.number));
             let entry = self.entry_at(place)?;
             if self.is_about(entry, id)? {
@@ -234,7 +190,7 @@ impl<D: Disk> SealedSegment<D> {
     /// Whether the filters have an id.
     #[cfg(test)]
     pub(super) fn may_have(&self, id: CorrelationId) -> bool {
-        self.filters.contains(fingerprint(&self.key.hash_key, id))
+        self.content.filters.contains(fingerprint(&self.key.hash_key, id))
     }
 
     /// Adds to totals, by [`ledger::Processor::index`], what the segment's records say was settled between two
@@ -244,16 +200,19 @@ impl<D: Disk> SealedSegment<D> {
     /// The file cannot be read.
     pub fn add_to(&self, totals: &mut [Totals; 2], ticks: &Range<u64>) -> Result<(), IndexError> {
         let (from, to) = (Moment::first(ticks.start), Moment::first(ticks.end));
-        let Some((first, last)) = self.span.filter(|(first, last)| *first < to && *last >= from)
+        let Some((first, last)) =
+            self.content.span.filter(|(first, last)| *first < to && *last >= from)
         else {
             return Ok(());
         };
-        let begin = block_of(&self.firsts, from.max(first), last);
-        let end = begin + self.firsts[begin..].iter().take_while(|first| **first < to).count();
+        let begin = block_of(&self.content.firsts, from.max(first), last);
+        let end =
+            begin + self.content.firsts[begin..].iter().take_while(|first| **first < to).count();
         let place = begin * SUMS_BLOCK_COUNT;
-        let count = (end * SUMS_BLOCK_COUNT).min(self.sums.items_count) - place;
-        let bytes = self.items(&self.sums, place, count)?;
-        self.layout
+        let count = (end * SUMS_BLOCK_COUNT).min(self.content.sums.items_count) - place;
+        let bytes = self.items(&self.content.sums, place, count)?;
+        self.content
+            .layout
             .add_between(totals, &bytes, ticks)
             .map_err(|_| self.damaged("its sums do not fit"))
     }
@@ -261,9 +220,9 @@ impl<D: Disk> SealedSegment<D> {
     /// The place of the first fingerprint that is not below this one: around the place where it
     /// would be if all were evenly spread, then by halves.
     fn first_at_least(&self, fingerprint: u64) -> Result<usize, IndexError> {
-        let guess = (u128::from(fingerprint) * self.entries.items_count as u128) >> 64;
+        let guess = (u128::from(fingerprint) * self.content.entries.items_count as u128) >> 64;
         let guess = usize::try_from(guess).expect("the guess is below the count of entries");
-        let (mut low, mut high) = (0, self.entries.items_count);
+        let (mut low, mut high) = (0, self.content.entries.items_count);
         let mut start = guess.saturating_sub(WINDOW_COUNT / 2);
         loop {
             start = start.clamp(low, high.saturating_sub(WINDOW_COUNT).max(low));
@@ -282,7 +241,7 @@ impl<D: Disk> SealedSegment<D> {
 
     /// Fingerprints in order, from a place on.
     fn window(&self, place: usize, count: usize) -> Result<Vec<u64>, IndexError> {
-        let bytes = self.items(&self.fingerprints, place, count)?;
+        let bytes = self.items(&self.content.fingerprints, place, count)?;
         let (fingerprints, _) = bytes.as_chunks::<FINGERPRINT_BYTES>();
         Ok(fingerprints.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
     }
@@ -292,7 +251,7 @@ impl<D: Disk> SealedSegment<D> {
     }
 
     fn entry_at(&self, place: usize) -> Result<Entry, IndexError> {
-        let bytes = self.items(&self.entries, place, 1)?;
+        let bytes = self.items(&self.content.entries, place, 1)?;
         let number = bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
         number.and_then(Entry::from_u32).ok_or_else(|| self.damaged("an entry is none"))
     }
@@ -516,7 +475,7 @@ mod tests {
                 SealedSegment::write(&disk, KEY, &segment, &[]).unwrap();
             }
             let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
-            assert_eq!(sealed.sums.item_bytes, if is_wide { 20 } else { 10 });
+            assert_eq!(sealed.content.sums.item_bytes, if is_wide { 20 } else { 10 });
             let ticks = u64::from(count) / 3 + 2;
             for (from, to) in
                 [(0, ticks), (0, 1), (ticks - 1, ticks), (ticks / 3, ticks / 2), (7, 7)]
@@ -605,9 +564,9 @@ mod tests {
             let file_name = index_file_name(1, 1);
             let mut bytes = disk.bytes(&file_name).unwrap();
             let sealed = SealedSegment::open(&disk, journal.clone(), KEY).unwrap().unwrap();
-            assert_eq!(sealed.sums.item_bytes, sum_bytes);
-            let begin = usize::try_from(sealed.sums.place).unwrap();
-            let end = begin + sealed.sums.items_count * sum_bytes;
+            assert_eq!(sealed.content.sums.item_bytes, sum_bytes);
+            let begin = usize::try_from(sealed.content.sums.place).unwrap();
+            let end = begin + sealed.content.sums.items_count * sum_bytes;
             change(&mut bytes[begin..end]);
             file::mend(&mut bytes);
             disk.put(&file_name, bytes);
@@ -635,8 +594,8 @@ mod tests {
         let name = index_file_name(1, 1);
         let mut bytes = disk.bytes(&name).unwrap();
         let sealed = SealedSegment::open(&disk, journal.clone(), KEY).unwrap().unwrap();
-        let filters = usize::try_from(sealed.sums.place).unwrap()
-            + sealed.sums.items_count * sealed.sums.item_bytes;
+        let filters = usize::try_from(sealed.content.sums.place).unwrap()
+            + sealed.content.sums.items_count * sealed.content.sums.item_bytes;
         bytes[filters + 16] ^= 0x80;
         file::mend(&mut bytes);
         disk.put(&name, bytes);
@@ -653,9 +612,9 @@ mod tests {
         let name = index_file_name(1, 1);
         let whole = disk.bytes(&name).unwrap();
         let file = disk.open(&name).unwrap();
-        let first = usize::try_from(sealed.fingerprints.place).unwrap();
-        let end = usize::try_from(sealed.sums.place).unwrap()
-            + sealed.sums.items_count * sealed.sums.item_bytes;
+        let first = usize::try_from(sealed.content.fingerprints.place).unwrap();
+        let end = usize::try_from(sealed.content.sums.place).unwrap()
+            + sealed.content.sums.items_count * sealed.content.sums.item_bytes;
         let columns = first..end;
         let (mut noticed, mut noticed_sums) = (0, 0);
         for byte in columns.step_by(97) {
