@@ -12,6 +12,9 @@ export const AUDIT_FIGURES = ['from_ms', 'to_ms', ...figureNames(['ours', 'proce
 export const FINAL_FIGURES = figureNames(['ours']);
 export const BOOKS_FIGURES = figureNames(['ours', 'processors']);
 
+// The times of the requests that were answered as they should be.
+export const LATENCY = 'http_req_duration{expected_response:true}';
+
 // Whether our figures are the processors', request for request and cent for cent.
 export function areEqual(figures) {
   return SIDES.every((side) =>
@@ -31,13 +34,12 @@ export function resultOf(metrics, audits, settings) {
 
   const final = read('final', FINAL_FIGURES);
   const books = read('books', BOOKS_FIGURES);
-  const latency = 'http_req_duration{expected_response:true}';
   const scored = score({
     defaultCents: final.ours_default_cents,
     fallbackCents: final.ours_fallback_cents,
     defaultFee: parseFee(`${settings.default_fee}`),
     fallbackFee: parseFee(`${settings.fallback_fee}`),
-    p99Ms: value(latency, 'p(99)'),
+    p99Ms: value(LATENCY, 'p(99)'),
     inconsistencies: count('inconsistencies'),
   });
   const settled = final.ours_default_requests + final.ours_fallback_requests;
@@ -53,7 +55,7 @@ export function resultOf(metrics, audits, settings) {
     bonus_amount: scored.bonusCents / 100,
     fine: scored.fineCents / 100,
     p99_ms: scored.p99Centims / 100,
-    p50_ms: roundHundredths(value(latency, 'p(50)')) / 100,
+    p50_ms: roundHundredths(value(LATENCY, 'p(50)')) / 100,
     inconsistencies: count('inconsistencies'),
     inconsistencies_rehearsal: count('inconsistencies_rehearsal'),
     lag: count('lag'),

@@ -1,25 +1,28 @@
 //! The contest's own client as the load: k6 runs `contest.js`, and its figures are read back.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ledger::{Cents, Totals};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::StressError;
 use super::subject::{Ready, Surroundings};
 use super::timeline::AuditSeen;
 
-/// The script, which lies beside the sources of this program.
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contest.js");
+/// The scripts, which lie beside the sources of this program.
+const CONTEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contest.js");
+const CONTEST_FLOOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contest-floor.js");
 
 /// A k6 at work. It is ended when this is dropped.
 pub(super) struct K6 {
     child: Child,
     result: PathBuf,
+    log: PathBuf,
 }
 
 /// What `contest.js` writes.
@@ -55,32 +58,60 @@ struct K6Audit {
     processors_fallback_cents: i64,
 }
 
+/// What `contest-floor.js` writes: what k6 saw of the floor.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct K6Floor {
+    pub(super) accepted: u64,
+    pub(super) failed: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+}
+
 impl K6 {
-    /// Starts it.
+    /// Starts the contest's test.
     pub(super) fn start(
-        program: &PathBuf,
+        program: &Path,
         ready: &Ready,
         surroundings: &Surroundings,
         token: &str,
         scale: f64,
     ) -> Result<Self, StressError> {
-        let result = surroundings.out.join("k6.json");
-        let log =
-            std::fs::File::create(surroundings.out.join("k6.log")).map_err(StressError::K6)?;
-        let child = Command::new(program)
-            .args(["run", "--no-usage-report", "--quiet", "--address", "", SCRIPT])
-            .env("ROUTER_URL", &ready.url)
+        let mut command = command(program, CONTEST, &ready.url, scale);
+        command
             .env("DEFAULT_URL", &ready.processors[0])
             .env("FALLBACK_URL", &ready.processors[1])
-            .env("TOKEN", token)
-            .env("TIME_SCALE", scale.to_string())
+            .env("TOKEN", token);
+        Self::spawn(command, &surroundings.out, "k6")
+    }
+
+    /// Starts the contest's payments against the floor server at a URL. Figures and log are in `out`.
+    pub(super) fn start_floor(
+        program: &Path,
+        url: &str,
+        out: &Path,
+        scale: f64,
+    ) -> Result<Self, StressError> {
+        Self::spawn(command(program, CONTEST_FLOOR, url, scale), out, "k6-floor")
+    }
+
+    fn spawn(mut command: Command, out: &Path, name: &str) -> Result<Self, StressError> {
+        let result = out.join(format!("{name}.json"));
+        let log = out.join(format!("{name}.log"));
+        // What an earlier one wrote is not what this one found.
+        if let Err(error) = std::fs::remove_file(&result)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(StressError::K6(error));
+        }
+        let file = std::fs::File::create(&log).map_err(StressError::K6)?;
+        let child = command
             .env("RESULT", &result)
             .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(StressError::K6)?)
-            .stderr(log)
+            .stdout(file.try_clone().map_err(StressError::K6)?)
+            .stderr(file)
             .spawn()
             .map_err(StressError::K6)?;
-        Ok(Self { child, result })
+        Ok(Self { child, result, log })
     }
 
     /// Whether it still runs.
@@ -89,23 +120,51 @@ impl K6 {
     }
 
     /// Waits for its end, and reads its figures.
-    pub(super) fn end(mut self) -> Result<K6Result, StressError> {
+    pub(super) fn end(self) -> Result<K6Result, StressError> {
+        self.figures(|result: &K6Result| {
+            (!result.finished).then(|| "the test did not reach its end".to_owned())
+        })
+    }
+
+    /// The same of a floor.
+    pub(super) fn end_floor(self) -> Result<K6Floor, StressError> {
+        self.figures(|floor: &K6Floor| {
+            let K6Floor { accepted, failed, .. } = floor;
+            (*failed > 0 || *accepted == 0)
+                .then(|| format!("the floor answered {accepted} requests and failed {failed}"))
+        })
+    }
+
+    /// Its figures, if `fault` finds none in them.
+    fn figures<T: DeserializeOwned>(
+        mut self,
+        fault: impl Fn(&T) -> Option<String>,
+    ) -> Result<T, StressError> {
         let status = self.child.wait().map_err(StressError::K6)?;
         let wrong = |cause: String| {
             let end = crate::up::process::describe_end(status);
+            let log = self.log.display();
             StressError::K6(io::Error::other(format!(
-                "it {end}, and its figures: {cause}; see k6.log"
+                "it {end}, and its figures: {cause}; see {log}"
             )))
         };
         let text =
             std::fs::read_to_string(&self.result).map_err(|error| wrong(error.to_string()))?;
-        let result: K6Result =
-            sonic_rs::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        if !result.finished {
-            return Err(wrong("the test did not reach its end".to_owned()));
+        let result = sonic_rs::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        match fault(&result) {
+            Some(fault) => Err(wrong(fault)),
+            None => Ok(result),
         }
-        Ok(result)
     }
+}
+
+fn command(program: &Path, script: &str, url: &str, scale: f64) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["run", "--no-usage-report", "--quiet", "--address", "", script])
+        .env("ROUTER_URL", url)
+        .env("TIME_SCALE", scale.to_string());
+    command
 }
 
 impl Drop for K6 {

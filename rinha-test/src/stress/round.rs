@@ -1,6 +1,6 @@
 //! One round: a system is started, put under load, audited, judged and ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -131,8 +131,7 @@ fn put_under_load(
     let bookkeepers =
         Bookkeepers { router: Router::new(&ready.url), processors: processors.clone() };
     let mut floor = match scenario.floor.share {
-        // What k6 sees is k6's own time as well, and the floor's load is ours.
-        share if share > 0.0 && plan.k6.is_none() => Some(Floor::start(surroundings)?),
+        share if share > 0.0 => Some(Floor::start(surroundings)?),
         _ => None,
     };
     load_floor(plan, &mut floor, traffic)?;
@@ -255,8 +254,11 @@ fn duration(shape: Shape) -> Duration {
 fn load_floor(plan: &Plan, floor: &mut Option<Floor>, traffic: Traffic) -> Result<(), StressError> {
     let Some(floor) = floor else { return Ok(()) };
     eprintln!("the floor: the same load against a server that answers a constant");
-    let shape = plan.shape(plan.scale * plan.scenario.floor.share / 2.0)?;
-    floor.load(shape, traffic, &plan.stop)?;
+    let scale = plan.scale * plan.scenario.floor.share / 2.0;
+    match &plan.k6 {
+        Some(k6) => floor.load_with_k6(k6, scale, &plan.stop)?,
+        None => floor.load(plan.shape(scale)?, traffic, &plan.stop)?,
+    }
     plan.check_stop()
 }
 
@@ -326,7 +328,7 @@ fn load_ourselves(
 
 fn load_with_k6(
     plan: &Plan,
-    program: &PathBuf,
+    program: &Path,
     ready: &Ready,
     surroundings: &Surroundings,
     watch: &mut Watch,
@@ -456,11 +458,10 @@ fn add_costs(
 
 fn add_floor(figures: &mut Figures, floor: Floor) -> Vec<super::figures::Percentile> {
     figures.floor_cpu_us_per_request = floor.cpu_us_per_request();
-    let latency = floor.end();
-    figures.floor_p50_ms = quantile_ms(&latency, 0.5);
-    figures.floor_p99_ms = quantile_ms(&latency, 0.99);
+    figures.floor_p50_ms = floor.p50_ms();
+    figures.floor_p99_ms = floor.p99_ms();
     let ratio = |ours: f64, floor: Option<f64>| floor.filter(|ms| *ms > 0.0).map(|ms| ours / ms);
     figures.p50_over_floor = ratio(figures.p50_ms, figures.floor_p50_ms);
     figures.p99_over_floor = ratio(figures.p99_ms, figures.floor_p99_ms);
-    percentiles(&latency)
+    percentiles(&floor.end())
 }
