@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use ledger::clock::{self, Monotonic};
 use ledger::disk::Disk;
 use ledger::journal::{Journal, JournalError};
 use ledger::protocol::PurgeNotice;
-use ledger::{Cents, CorrelationId, Processor};
+use ledger::{Cents, CorrelationId, Processor, TimestampMs};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::bell::{Bell, Word};
 use crate::chronicle::Chronicle;
 use crate::engine::{Accept, Batch, Call, CallOutcome, Engine, Written};
 use crate::metrics::ApiMetrics;
@@ -66,32 +68,8 @@ pub enum Accepted {
     Failing(String),
 }
 
-/// Payments that are written together, and who waits for them.
-#[derive(Default)]
-struct Commit {
-    /// What became of them, once that is known.
-    written: Cell<Option<Written>>,
-    done: Notify,
-}
-
-impl Commit {
-    async fn wait(&self) -> Written {
-        loop {
-            match self.written.get() {
-                Some(written) => return written,
-                None => self.done.notified().await,
-            }
-        }
-    }
-
-    /// The first word counts: a commit that was given up stays so.
-    fn finish(&self, written: Written) {
-        if self.written.get().is_none() {
-            self.written.set(Some(written));
-            self.done.notify_waiters();
-        }
-    }
-}
+/// What becomes of payments that are written together.
+type Commit = Word<Written>;
 
 /// The driver of one engine. `D` is the disk of its journal.
 pub struct Driver<D: Disk> {
@@ -101,7 +79,7 @@ pub struct Driver<D: Disk> {
     durability: Durability,
     syncer: Syncer<D>,
     /// Something was given to the engine.
-    woken: Notify,
+    woken: Bell,
     /// The store said something.
     store_spoke: Notify,
     /// Something was written that is to be synced in the background.
@@ -153,7 +131,7 @@ where
             clock,
             durability,
             syncer: Syncer::start()?,
-            woken: Notify::new(),
+            woken: Bell::default(),
             store_spoke: Notify::new(),
             written,
             next_commit: RefCell::default(),
@@ -189,8 +167,8 @@ where
             match accept {
                 Accept::Writing(ticket) => {
                     let commit = Rc::clone(&self.next_commit.borrow());
-                    self.woken.notify_one();
-                    let written = commit.wait().await;
+                    self.woken.ring();
+                    let written = commit.heard().await;
                     if ticket.0 >= written.accepts_count {
                         return Accepted::Failing(self.failure().unwrap_or_default());
                     }
@@ -201,7 +179,7 @@ where
                 Accept::Wait => {
                     let current = self.current_commit.borrow().clone();
                     let commit = current.unwrap_or_else(|| Rc::clone(&self.next_commit.borrow()));
-                    commit.wait().await;
+                    commit.heard().await;
                 }
                 Accept::Unsure => {
                     let word = self.store_spoke.notified();
@@ -277,7 +255,7 @@ where
         if self.calls_count.get() == 0 {
             self.calls_ended.notify_one();
         }
-        self.woken.notify_one();
+        self.woken.ring();
     }
 
     /// Takes in what a processor says of itself.
@@ -285,7 +263,7 @@ where
         self.metrics.heard(processor, health);
         self.chronicle.said(processor, health.failing, clock::now);
         self.engine.borrow_mut().heard(processor, health, self.clock.elapsed_ms());
-        self.woken.notify_one();
+        self.woken.ring();
     }
 
     /// Takes in what the store says.
@@ -329,7 +307,7 @@ where
             }
         }
         self.store_spoke.notify_waiters();
-        self.woken.notify_one();
+        self.woken.ring();
     }
 
     fn time_claim(&self, event: &StoreEvent) {
@@ -363,20 +341,23 @@ where
         clients: &[Rc<ProcessorClient>; 2],
         store: &StoreClient,
     ) -> Result<(), JournalError> {
+        // It is set anew only when the time of the next turn changes, which it seldom does.
+        let mut alarm = pin!(sleep_until(self.clock.at_ms(0).into()));
+        let mut alarm_ms = 0;
         let mut wake_ms = None;
         loop {
             match wake_ms {
-                None => self.woken.notified().await,
+                None => self.woken.heard().await,
                 Some(at_ms) => {
-                    let pause = u64::saturating_sub(at_ms, self.clock.elapsed_ms());
-                    if pause == 0 {
+                    if at_ms != alarm_ms {
+                        alarm.as_mut().reset(self.clock.at_ms(at_ms).into());
+                        alarm_ms = at_ms;
+                    }
+                    tokio::select! {
+                        biased;
+                        () = self.woken.heard() => {}
                         // Not before everyone who has something was heard.
-                        yield_now().await;
-                    } else {
-                        tokio::select! {
-                            () = self.woken.notified() => {}
-                            () = sleep(Duration::from_millis(pause)) => {}
-                        }
+                        () = &mut alarm => yield_now().await,
                     }
                 }
             }
@@ -393,18 +374,19 @@ where
         store: &StoreClient,
     ) -> Result<Option<u64>, JournalError> {
         loop {
-            let now = clock::now();
+            // Each pass reads the clocks once, and again after it has waited for the journal.
+            let (now, mut now_ms) = (clock::now(), self.clock.elapsed_ms());
             // A pass that waits for the disk is long, and what comes in meanwhile is no crowd.
             if self.durability == Durability::Process {
-                self.engine.borrow_mut().begin_turn(self.clock.elapsed_ms());
+                self.engine.borrow_mut().begin_turn(now_ms);
             }
             // What this pass writes is the last that was to be sent before the purge.
             let purge = self.purge_near.get();
-            let wake_ms = self.engine.borrow_mut().pump(self.clock.elapsed_ms(), now);
+            let wake_ms = self.engine.borrow_mut().pump(now_ms, now);
             let batch = self.engine.borrow_mut().take_batch(now);
             let is_last = batch.is_none();
             if let Some(batch) = batch {
-                self.write(batch).await?;
+                now_ms = self.write(batch, now).await?;
             }
             self.gather_calls();
             // None may be made after it was agreed to the purge. And where clients wait for the disk, they do
@@ -422,7 +404,7 @@ where
             }
             // After each pass, because requests that come in while it waits for the disk make another
             // one follow, and another one after that.
-            let claim = self.engine.borrow_mut().take_claim(self.clock.elapsed_ms());
+            let claim = self.engine.borrow_mut().take_claim(now_ms);
             if let Some(through) = claim {
                 store.claim(through);
                 self.claimed_us.set(Some(self.clock.elapsed_us()));
@@ -434,7 +416,7 @@ where
                 return Ok(wake_ms);
             }
             if fails {
-                let retry_ms = self.clock.elapsed_ms() + WRITE_RETRY_MS;
+                let retry_ms = now_ms + WRITE_RETRY_MS;
                 return Ok(Some(wake_ms.map_or(retry_ms, |wake_ms| wake_ms.min(retry_ms))));
             }
         }
@@ -479,13 +461,13 @@ where
         store.prepared(serial);
     }
 
-    /// Writes a batch, and tells everyone what of it is in the journal.
-    async fn write(&self, batch: Batch) -> Result<(), JournalError> {
+    /// Writes a batch, and tells everyone what of it is in the journal. Gives the time after that.
+    async fn write(&self, batch: Batch, now: TimestampMs) -> Result<u64, JournalError> {
         let commit = self.next_commit.take();
         *self.current_commit.borrow_mut() = Some(Rc::clone(&commit));
         let oldest_open = self.engine.borrow().oldest_open_segment();
         let started_us = self.clock.elapsed_us();
-        let appended = self.journal.borrow_mut().append(&batch.records, oldest_open, clock::now());
+        let appended = self.journal.borrow_mut().append(&batch.records, oldest_open, now);
         let mut now_us = self.clock.elapsed_us();
         self.metrics.journal_write.observe_us(now_us - started_us);
         self.metrics.written(&batch.records[..appended.count]);
@@ -515,8 +497,8 @@ where
         );
         self.metrics.accepted.add(u64::from(written.accepts_count - written.void_count));
         *self.current_commit.borrow_mut() = None;
-        commit.finish(written);
-        Ok(())
+        commit.say(written);
+        Ok(now_ms)
     }
 
     /// Syncs the journal, however often it takes. While it fails, nobody is told that anything was
@@ -542,7 +524,7 @@ where
                         tracing::error!("{why}. No payment is accepted until that works again");
                     }
                     if let Some(commit) = commit {
-                        commit.finish(Written::default());
+                        commit.say(Written::default());
                     }
                 }
             }
@@ -587,8 +569,8 @@ where
             }
             while self.engine.borrow().has_pending() {
                 let commit = Rc::clone(&self.next_commit.borrow());
-                self.woken.notify_one();
-                commit.wait().await;
+                self.woken.ring();
+                commit.heard().await;
             }
         };
         if timeout(limit, all_done).await.is_err() {
@@ -860,7 +842,7 @@ mod tests {
             let driver = &fixture.driver;
             driver.engine.borrow_mut().pump(driver.clock.elapsed_ms(), clock::now());
             let batch = driver.engine.borrow_mut().take_batch(clock::now()).unwrap();
-            driver.write(batch).await.unwrap();
+            driver.write(batch, clock::now()).await.unwrap();
             driver.gather_calls();
             let call = driver.calls.borrow_mut().pop_front().unwrap();
             driver.finished(&call, CallOutcome::Recorded, 1000);

@@ -12,9 +12,11 @@
 //! | [`health`] | the processors' own word about their health |
 //! | [`metrics`] | what is counted, and told to whoever asks |
 //! | [`chronicle`] | what was decided lately, in words |
+//! | [`bell`] | who waits for whom within the thread |
 //!
 //! One thread serves requests and makes calls; one waits for the disk, one asks for health.
 
+pub mod bell;
 pub mod chronicle;
 pub mod driver;
 pub mod engine;

@@ -41,6 +41,13 @@ impl Monotonic {
         u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The moment so many milliseconds after the clock began.
+    #[must_use]
+    pub fn at_ms(&self, ms: u64) -> Instant {
+        // A clock that begins now reaches no time that the machine cannot tell, so that is the past's.
+        self.start.checked_add(Duration::from_millis(ms)).unwrap_or(self.start)
+    }
+
     /// Whole microseconds since the clock began.
     #[must_use]
     pub fn elapsed_us(&self) -> u64 {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use ledger::id::HYPHENATED_CHARACTERS;
 use ledger::json::{ObjectError, object};
 use ledger::{Cents, CorrelationId};
 use serde::Deserialize;
@@ -49,6 +50,53 @@ struct Fields<'a> {
 /// # Errors
 /// One sentence that says what is wrong.
 pub fn parse(body: &[u8]) -> Result<(CorrelationId, Cents), String> {
+    plain(body).map_or_else(|| parse_any(body), Ok)
+}
+
+/// Reads the body that nearly every client writes: both fields and nothing else, the id first and
+/// without escapes. Nothing for any other, right or wrong, so that those have one judge.
+fn plain(body: &[u8]) -> Option<(CorrelationId, Cents)> {
+    let rest = behind(behind(body, b"{")?, b"\"correlationId\"")?;
+    let rest = behind(behind(rest, b":")?, b"\"")?;
+    let (id, rest) = rest.split_at_checked(HYPHENATED_CHARACTERS)?;
+    let rest = behind(behind(rest.strip_prefix(b"\"")?, b",")?, b"\"amount\"")?;
+    let rest =
+        without_spaces_behind(without_spaces_behind(behind(rest, b":")?).strip_suffix(b"}")?);
+    let amount = str::from_utf8(without_spaces_before(rest)).ok()?;
+    Some((CorrelationId::parse_ascii(id).ok()?, Cents::parse_amount(amount).ok()?))
+}
+
+/// What comes behind a token and the spaces before it.
+fn behind<'a>(text: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
+    // Nearly always there are none.
+    text.strip_prefix(token).or_else(|| without_spaces_before(text).strip_prefix(token))
+}
+
+/// What JSON takes for a space.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+fn without_spaces_before(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && is_space(*first)
+    {
+        text = rest;
+    }
+    text
+}
+
+fn without_spaces_behind(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., last] = text
+        && is_space(*last)
+    {
+        text = rest;
+    }
+    text
+}
+
+/// Reads a payment from any JSON.
+fn parse_any(body: &[u8]) -> Result<(CorrelationId, Cents), String> {
     let fields: Fields<'_> = object(body).map_err(|error| match error {
         ObjectError::Empty => {
             "the body is empty; it must be a JSON object with correlationId and amount".to_owned()
@@ -119,7 +167,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_usual_body_is_plain_whatever_the_spaces_and_no_other_is() {
+        let expected = (ID.parse().unwrap(), Cents::new(1990));
+        for body in [
+            format!(r#"{{"correlationId":"{ID}","amount":19.90}}"#),
+            format!("\r\n{{ \"correlationId\" :\t\"{ID}\" , \"amount\" : 19.9 }}\n"),
+        ] {
+            assert_eq!(plain(body.as_bytes()), Some(expected), "{body}");
+        }
+        for body in [
+            format!(r#"{{"amount":19.90,"correlationId":"{ID}"}}"#),
+            format!(r#"{{"correlationId":"{ID}","amount":19.90,"x":1}}"#),
+            format!(r#"{{"correlationId":"{ID}","amount":"19.90"}}"#),
+            format!(r#"{{"correlationId":"{ID}","amount":019.90}}"#),
+            format!(r#"{{"correlationId":"\u0034{}","amount":19.90}}"#, &ID[1..]),
+            format!("{{\"correlationId\":\"{ID}\",\"amount\":19.90}}\u{c}"),
+            format!("{{\"correlationId\":\"{ID}\",\"amount\":\u{b}19.90}}"),
+            format!(r#"{{"correlationId":"{ID}","amount":}}"#),
+            format!(r#"{{"correlationId":"{ID}","amount":19.90"#),
+            "{".to_owned(),
+        ] {
+            assert_eq!(plain(body.as_bytes()), None, "{body}");
+        }
+    }
+
     proptest! {
+        /// A body that is right but for some bytes is read as it would be without the short way.
+        #[test]
+        fn a_plain_body_is_read_as_any_other(
+            spaces in proptest::collection::vec("[ \t\n\r\u{c}]{0,2}", 10),
+            amount in "[0-9]{1,3}(\\.[0-9]{1,3})?([eE][+-]?[0-9])?",
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let [a, b, c, d, e, f, g, h, i, j] = &spaces[..] else { unreachable!() };
+            let mut body = format!(
+                "{a}{{{b}\"correlationId\"{c}:{d}\"{ID}\"{e},{f}\"amount\"{g}:{h}{amount}{i}}}{j}"
+            )
+            .into_bytes();
+            for (place, byte) in changes {
+                let place = place.index(body.len());
+                body[place] = byte;
+            }
+            if let Some(payment) = plain(&body) {
+                prop_assert_eq!(parse_any(&body), Ok(payment));
+            }
+        }
+
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = parse(&bytes);

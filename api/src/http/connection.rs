@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 use super::answers::{error, unavailable};
 use super::body;
 use super::guard::{Activity, Expired, Guarded, Phase, SWEEP_INTERVAL, Watch};
-use super::plain::{self, PLAIN_BYTES_MAX, PlainLimits, Writer};
+use super::plain::{PLAIN_BYTES_MAX, PlainLimits, Reader, Writer};
 use super::routes::Api;
 
 /// Connections over the limit that are told so at a time; more are closed without a word.
@@ -57,6 +57,7 @@ pub struct Connections {
     limits: ServerLimits,
     builder: Builder,
     watch: Watch,
+    reader: Reader,
     writer: Writer,
     /// What is read goes here first, whichever connection it comes from.
     scratch: RefCell<Box<[u8; PLAIN_BYTES_MAX]>>,
@@ -107,6 +108,7 @@ impl Connections {
             limits,
             builder,
             watch: Watch::new(limits.request_timeout, limits.idle_timeout),
+            reader: Reader::default(),
             writer: Writer::default(),
             scratch: RefCell::new(Box::new([0; PLAIN_BYTES_MAX])),
             count: Cell::new(0),
@@ -301,7 +303,7 @@ impl Connections {
             head_bytes_max: self.limits.head_bytes_max,
             body_bytes_max: self.api.body_bytes_max,
         };
-        let plain = plain::read(bytes, limits)?;
+        let plain = self.reader.read(bytes, limits)?;
         Some((body::parse(plain.body), bytes.len() - plain.rest.len()))
     }
 

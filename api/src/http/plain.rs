@@ -42,8 +42,42 @@ pub struct Plain<'a> {
     pub rest: &'a [u8],
 }
 
-/// The plain request that these bytes begin with, if they do.
-pub fn read(bytes: &[u8], limits: PlainLimits) -> Option<Plain<'_>> {
+/// Reads plain requests.
+#[derive(Default)]
+pub struct Reader {
+    last: RefCell<Head>,
+}
+
+/// A head that was plain.
+#[derive(Default)]
+struct Head {
+    bytes: Vec<u8>,
+    body_length: usize,
+}
+
+impl Reader {
+    /// The plain request that these bytes begin with, if they do.
+    ///
+    /// Clients send the same head with each payment, often all of them the same: what was judged of one is
+    /// true of those that are equal to it, byte for byte. The limits are the same in all calls.
+    pub fn read<'a>(&self, bytes: &'a [u8], limits: PlainLimits) -> Option<Plain<'a>> {
+        let mut last = self.last.borrow_mut();
+        if last.bytes.is_empty() || !bytes.starts_with(&last.bytes) {
+            let (head_length, body_length) = read_head(bytes, limits)?;
+            last.bytes.clear();
+            last.bytes.extend_from_slice(&bytes[..head_length]);
+            last.body_length = body_length;
+        }
+        let (body, mut rest) = bytes[last.bytes.len()..].split_at_checked(last.body_length)?;
+        while let Some(behind) = rest.strip_prefix(b"\r\n") {
+            rest = behind;
+        }
+        Some(Plain { body, rest })
+    }
+}
+
+/// The length of the head of a plain request that these bytes begin with, and that of its body.
+fn read_head(bytes: &[u8], limits: PlainLimits) -> Option<(usize, usize)> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut head = httparse::Request::new(&mut []);
     let Ok(Status::Complete(head_length)) = head.parse_with_uninit_headers(bytes, &mut fields)
@@ -76,11 +110,7 @@ pub fn read(bytes: &[u8], limits: PlainLimits) -> Option<Plain<'_>> {
         }
     }
     let body_length = body_length.filter(|length| *length <= limits.body_bytes_max)?;
-    let (body, mut rest) = bytes[head_length..].split_at_checked(body_length)?;
-    while let Some(behind) = rest.strip_prefix(b"\r\n") {
-        rest = behind;
-    }
-    Some(Plain { body, rest })
+    Some((head_length, body_length))
 }
 
 /// The bytes of answers, with the date of this second.
@@ -116,7 +146,10 @@ mod tests {
     const LIMITS: PlainLimits = PlainLimits { head_bytes_max: 200, body_bytes_max: 20 };
 
     fn body_and_rest(request: &(impl AsRef<[u8]> + ?Sized)) -> Option<(&str, &str)> {
-        let plain = read(request.as_ref(), LIMITS)?;
+        let request = request.as_ref();
+        let reader = Reader::default();
+        let plain = reader.read(request, LIMITS)?;
+        assert_eq!(reader.read(request, LIMITS), Some(plain), "the head is known now");
         Some((str::from_utf8(plain.body).unwrap(), str::from_utf8(plain.rest).unwrap()))
     }
 

@@ -415,8 +415,11 @@ impl<D: Disk> Journal<D> {
         let count = written / RECORD_BYTES;
         self.end = self.end.plus(u32::try_from(count).expect("a batch is far below 2^32 records"));
         self.cut_before_write = !written.is_multiple_of(RECORD_BYTES);
-        let name = segment_file_name(self.end.segment);
-        (count, error.map(|error| JournalError::io("write", self.disk.describe(&name))(error)))
+        let failed = |error| {
+            let name = segment_file_name(self.end.segment);
+            JournalError::io("write", self.disk.describe(&name))(error)
+        };
+        (count, error.map(failed))
     }
 
     /// Writes the seal of the open segment and closes it.
