@@ -3,7 +3,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-readonly PARTS=(pieces intake instructions flood contest connections idle watching rebuild archive)
+readonly PARTS=(pieces intake instructions flood contest k6 connections idle watching rebuild summaries archive)
 readonly EXIT_USAGE=64
 readonly IDLE_SECONDS=60
 
@@ -17,13 +17,15 @@ scripts/bench.sh [--rounds N] [PART...]
   instructions  the instructions of that, as valgrind counts them
   flood         scripts/stress.sh flood: half a million payments as fast as they go
   contest       scripts/stress.sh contest
+  k6            the same by k6, the contest's own client, and the floor by k6 for twice as long
   connections   the first request of a connection and a later one, beside the floor
   idle          CPU time of all processes in $IDLE_SECONDS s in which nothing is asked; on the usual ports
   watching      what it costs that somebody follows the live page, at the contest's rate
   rebuild       the time that a store takes from its start to its first answer
+  summaries     CPU time of a store for each summary that it is asked for, over up to ten million payments
   archive       payments archived a second, and the time of a restore; needs PostgreSQL
 
-All of them without a name. Floods, contests and intake are done N times (5), and the figures are
+All of them without a name. Floods, contests, by k6 as well, and intake are done N times (5), and the figures are
 medians. docs/performance.md has what was measured before, and what it means. On a machine where
 Docker runs, its rules for packets cost every request some time: \`unshare -n\` with the loopback
 interface up is without them.
@@ -72,6 +74,13 @@ contest() {
   "$RINHA_TEST" run contest --rounds "$rounds"
 }
 
+k6() {
+  local program
+  program=$(scripts/python-tool.sh k6)
+  # As long before and as long after as the contest itself: what k6 sees depends on how long it runs.
+  "$RINHA_TEST" run contest --client k6 --k6 "$program" --set floor.share=2 --rounds "$rounds"
+}
+
 connections() {
   scripts/connections.py --programs "$(dirname "$RINHA_TEST")" --rounds "$rounds"
 }
@@ -115,6 +124,10 @@ watching() {
 rebuild() {
   cargo bench --locked -p store --bench rebuild -- --payments 1000000
   cargo bench --locked -p store --bench rebuild -- --payments 5000000
+}
+
+summaries() {
+  cargo bench --locked -p store --bench summaries
 }
 
 archive() {
