@@ -15,6 +15,9 @@ pub fn now() -> TimestampMs {
     TimestampMs::clamped(milliseconds)
 }
 
+/// Later than anything that is waited for.
+const FAR: Duration = Duration::from_hours(24 * 365 * 100);
+
 /// A clock that never goes back, for durations and deadlines.
 #[derive(Clone, Copy, Debug)]
 pub struct Monotonic {
@@ -44,8 +47,8 @@ impl Monotonic {
     /// The moment so many milliseconds after the clock began.
     #[must_use]
     pub fn at_ms(&self, ms: u64) -> Instant {
-        // A clock that begins now reaches no time that the machine cannot tell, so that is the past's.
-        self.start.checked_add(Duration::from_millis(ms)).unwrap_or(self.start)
+        // Longer than any process lives is all the same.
+        self.start + Duration::from_millis(ms).min(FAR)
     }
 
     /// Whole microseconds since the clock began.

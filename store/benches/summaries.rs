@@ -46,12 +46,12 @@ struct Settings {
     payments: Vec<u32>,
 
     /// Questions of a round
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     questions: u32,
 
     /// Rounds over each, of which the median counts
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 
     /// Given by cargo
     #[arg(long, hide = true)]
@@ -70,18 +70,18 @@ fn main() {
     }
     let mut first_cpu_us = None;
     for (store, rounds) in stores.iter().zip(&rounds) {
-        let median = |figure: fn(&Figures) -> f64| {
-            let mut all: Vec<f64> = rounds.iter().map(figure).collect();
-            all.sort_by(f64::total_cmp);
-            all[all.len() / 2]
+        let median_us = |figure: fn(&Figures) -> Duration| {
+            let mut all: Vec<Duration> = rounds.iter().map(figure).collect();
+            all.sort_unstable();
+            all[all.len() / 2].as_secs_f64() * 1e6
         };
-        let cpu_us = median(|figures| figures.cpu_us);
+        let cpu_us = median_us(|figures| figures.cpu);
         let ratio = cpu_us / *first_cpu_us.get_or_insert(cpu_us);
         println!(
             "{} payments: CPU {cpu_us:.1} us ({ratio:.2} times the first), p50 {:.1} us, p99 {:.1} us",
             store.payments_count,
-            median(|figures| figures.p50_us),
-            median(|figures| figures.p99_us),
+            median_us(|figures| figures.p50),
+            median_us(|figures| figures.p99),
         );
     }
 }
@@ -89,15 +89,16 @@ fn main() {
 /// What a round showed.
 #[derive(Clone)]
 struct Figures {
-    cpu_us: f64,
-    p50_us: f64,
-    p99_us: f64,
+    /// For each question.
+    cpu: Duration,
+    p50: Duration,
+    p99: Duration,
 }
 
-/// A store with so many payments, and a line to it. It is ended when this is dropped.
+/// A store with so many payments, and a line to it.
 struct Store {
     payments_count: u32,
-    process: Child,
+    process: Process,
     line: UnixStream,
     frames: FrameBuffer,
     random: fastrand::Rng,
@@ -119,6 +120,7 @@ impl Store {
             .args(["--log-level", "error"])
             .stdin(Stdio::null())
             .spawn()
+            .map(Process)
             .unwrap();
         let clock = Monotonic::start();
         let line = loop {
@@ -159,18 +161,10 @@ impl Store {
                 clock.elapsed()
             })
             .collect();
-        let cpu = self.cpu() - before;
+        let cpu = self.cpu().saturating_sub(before) / questions_count;
         times.sort_unstable();
-        let at = |share: f64| {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let place = (f64::from(questions_count) * share) as usize;
-            times[place.min(times.len() - 1)].as_secs_f64() * 1e6
-        };
-        Figures {
-            cpu_us: cpu.as_secs_f64() * 1e6 / f64::from(questions_count),
-            p50_us: at(0.5),
-            p99_us: at(0.99),
-        }
+        let at_percent = |percent| times[times.len() * percent / 100];
+        Figures { cpu, p50: at_percent(50), p99: at_percent(99) }
     }
 
     fn ask(&mut self, range: RangeMs) -> [Totals; 2] {
@@ -190,21 +184,23 @@ impl Store {
         }
     }
 
-    /// CPU time of all threads of the process so far.
+    /// CPU time of the process so far, threads that have ended included.
     fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
-        let of_task = |task: fs::DirEntry| {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap();
-            text.split(' ').next().unwrap().parse().map(Duration::from_nanos).unwrap()
-        };
-        tasks.map(|task| of_task(task.unwrap())).sum()
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
+        let (_, facts) = text.rsplit_once(") ").unwrap();
+        let ticks = |place| facts.split(' ').nth(place).unwrap().parse::<u64>().unwrap();
+        let per_second = rustix::param::clock_ticks_per_second();
+        Duration::from_millis((ticks(11) + ticks(12)) * 1_000 / per_second)
     }
 }
 
-impl Drop for Store {
+/// A process that is told to end when this is dropped.
+struct Process(Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.process);
+        let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.process.wait().unwrap();
+        self.0.wait().unwrap();
     }
 }

@@ -177,6 +177,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_a_head_is_true_of_no_other() {
+        let reader = Reader::default();
+        let head = "POST /payments HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
+        let read = |request: &str| {
+            let request = request.to_owned();
+            reader.read(request.as_bytes(), LIMITS).map(|plain| plain.body.to_vec())
+        };
+        for _ in 0..2 {
+            assert_eq!(read(&format!("{head}{{}}")).as_deref(), Some(&b"{}"[..]));
+            assert_eq!(read(&format!("{head}{{")), None, "a part of the body is missing");
+            let longer = head.replace("Length: 2", "Length: 3") + "{ }";
+            assert_eq!(read(&longer).as_deref(), Some(&b"{ }"[..]));
+            for (from, to) in [
+                ("POST", "PUT "),
+                ("Host: a", "Expect: 100-continue"),
+                ("Length: 2", "Length: 2\r\nContent-Length: 2"),
+                ("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            ] {
+                assert_eq!(read(&(head.replace(from, to) + "{}")), None, "{to}");
+            }
+            for length in 0..head.len() {
+                assert_eq!(read(&head[..length]), None, "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
     fn whatever_is_out_of_the_ordinary_is_for_hyper() {
         let long = "x".repeat(200);
         let many = "x: y\r\n".repeat(FIELDS_MAX);

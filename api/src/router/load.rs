@@ -27,7 +27,7 @@ impl Load {
     /// A payment came in.
     pub fn arrived(&mut self, now_ms: u64) {
         let gap_ms = super::float(now_ms.saturating_sub(self.last_ms));
-        // As good as an exponential, whose code and tables would have to be fetched for each payment.
+        // As good as an exponential while gaps are far shorter than that, whose code and tables would have to be fetched for each payment.
         self.gap_ms_max = (self.gap_ms_max * (MEMORY_MS / (MEMORY_MS + gap_ms))).max(gap_ms);
         self.last_ms = now_ms;
     }

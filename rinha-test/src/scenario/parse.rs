@@ -130,8 +130,8 @@ fn check(scenario: &Scenario) -> Result<(), String> {
             return Err(format!("fees.{name} is a share below 1 with at most four places"));
         }
     }
-    if !(0.0..=1.0).contains(&scenario.floor.share) {
-        return Err("floor.share is from 0 to 1".to_owned());
+    if !(0.0..=2.0).contains(&scenario.floor.share) {
+        return Err("floor.share is from 0 to 2".to_owned());
     }
     time(scenario.end.patience_s).map_err(|cause| format!("end.patience_s: {cause}"))?;
     let window = scenario.end.window_s.unwrap_or(1.0);

@@ -62,7 +62,7 @@ fn mistakes_are_told_with_their_place() {
         ("load.duplicates=2", "0.9"),
         ("load.connections=0", "at least 1"),
         ("fees.default=0.12345", "four places"),
-        ("floor.share=2", "floor.share"),
+        ("floor.share=2.1", "floor.share"),
         ("chaos.rounds=1", "either"),
     ] {
         let told = error(SMALL, &[set]);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use ledger::{Cents, Totals};
@@ -62,7 +62,6 @@ struct K6Audit {
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct K6Floor {
     pub(super) accepted: u64,
-    pub(super) failed: u64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
 }
@@ -121,24 +120,25 @@ impl K6 {
 
     /// Waits for its end, and reads its figures.
     pub(super) fn end(self) -> Result<K6Result, StressError> {
-        self.figures(|result: &K6Result| {
+        self.figures(|_, result: &K6Result| {
             (!result.finished).then(|| "the test did not reach its end".to_owned())
         })
     }
 
     /// The same of a floor.
     pub(super) fn end_floor(self) -> Result<K6Floor, StressError> {
-        self.figures(|floor: &K6Floor| {
-            let K6Floor { accepted, failed, .. } = floor;
-            (*failed > 0 || *accepted == 0)
-                .then(|| format!("the floor answered {accepted} requests and failed {failed}"))
+        self.figures(|status, floor: &K6Floor| match floor.accepted {
+            0 => Some("the floor answered no request".to_owned()),
+            // It was ended half-way.
+            _ if !status.success() => Some("the floor's load did not reach its end".to_owned()),
+            _ => None,
         })
     }
 
     /// Its figures, if `fault` finds none in them.
     fn figures<T: DeserializeOwned>(
         mut self,
-        fault: impl Fn(&T) -> Option<String>,
+        fault: impl Fn(ExitStatus, &T) -> Option<String>,
     ) -> Result<T, StressError> {
         let status = self.child.wait().map_err(StressError::K6)?;
         let wrong = |cause: String| {
@@ -151,7 +151,7 @@ impl K6 {
         let text =
             std::fs::read_to_string(&self.result).map_err(|error| wrong(error.to_string()))?;
         let result = sonic_rs::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        match fault(&result) {
+        match fault(status, &result) {
             Some(fault) => Err(wrong(fault)),
             None => Ok(result),
         }
