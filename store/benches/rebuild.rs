@@ -10,9 +10,9 @@ mod claimed;
 #[path = "../tests/journals/mod.rs"]
 mod journals;
 mod memory;
+mod running;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
@@ -21,6 +21,7 @@ use ledger::journal::SEGMENT_BYTES_DEFAULT;
 use ledger::protocol::{FrameBuffer, Request, Response};
 use ledger::volume::Volume;
 use ledger::{RangeMs, Totals};
+use running::RunningStore;
 use store::books::Books;
 use store::settings::CACHE_MIB_DEFAULT;
 use tokio::io::AsyncWriteExt;
@@ -80,16 +81,10 @@ fn claim_all(volume: &Volume, boot_id: [u8; 16]) {
 /// Starts a store, waits for its first answer, and ends it.
 fn measure(name: &str, volume: &Volume, expected: [Totals; 2]) {
     let clock = Monotonic::start();
-    let mut store = Command::new(env!("CARGO_BIN_EXE_store"))
-        .arg("--data")
-        .arg(volume.root())
-        .args(["--log-level", "error"])
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut store = RunningStore::start(volume);
     let answer = loop {
         assert!(clock.elapsed() < PATIENCE, "{name}: no answer");
-        assert!(store.try_wait().unwrap().is_none(), "{name}: the store ended");
+        store.check();
         match ask(&volume.store_socket()) {
             Some(answer) => break answer,
             None => std::thread::sleep(Duration::from_millis(2)),
@@ -98,9 +93,6 @@ fn measure(name: &str, volume: &Volume, expected: [Totals; 2]) {
     let took_ms = clock.elapsed_ms();
     assert_eq!(answer, Response::Summary(expected), "{name}");
     println!("{name}: {took_ms} ms, at most {} MiB", memory::peak_mib(store.id()));
-    let pid = rustix::process::Pid::from_child(&store);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert!(store.wait().unwrap().success(), "{name}");
 }
 
 /// The answer to the question for all payments; `None` while nobody listens.

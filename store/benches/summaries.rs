@@ -11,11 +11,11 @@ mod claimed;
 #[allow(dead_code, reason = "some of it is for tests alone")]
 #[path = "../tests/journals/mod.rs"]
 mod journals;
+mod running;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
@@ -24,6 +24,7 @@ use ledger::journal::SEGMENT_BYTES_DEFAULT;
 use ledger::protocol::{FrameBuffer, Request, Response};
 use ledger::volume::Volume;
 use ledger::{RangeMs, Totals};
+use running::RunningStore;
 use store::books::Books;
 use store::settings::CACHE_MIB_DEFAULT;
 
@@ -98,7 +99,7 @@ struct Figures {
 /// A store with so many payments, and a line to it.
 struct Store {
     payments_count: u32,
-    process: Process,
+    process: RunningStore,
     line: UnixStream,
     frames: FrameBuffer,
     random: fastrand::Rng,
@@ -114,17 +115,11 @@ impl Store {
         let (mut books, _) = Books::open(&volume, CACHE_MIB_DEFAULT << 20, boot_id).unwrap();
         claimed::claim_all(&mut books);
         drop(books);
-        let process = Command::new(env!("CARGO_BIN_EXE_store"))
-            .arg("--data")
-            .arg(volume.root())
-            .args(["--log-level", "error"])
-            .stdin(Stdio::null())
-            .spawn()
-            .map(Process)
-            .unwrap();
+        let mut process = RunningStore::start(&volume);
         let clock = Monotonic::start();
         let line = loop {
             assert!(clock.elapsed() < PATIENCE, "nobody listens");
+            process.check();
             match UnixStream::connect(volume.store_socket()) {
                 Ok(line) => break line,
                 Err(error) => {
@@ -186,21 +181,10 @@ impl Store {
 
     /// CPU time of the process so far, threads that have ended included.
     fn cpu(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
         let (_, facts) = text.rsplit_once(") ").unwrap();
         let ticks = |place| facts.split(' ').nth(place).unwrap().parse::<u64>().unwrap();
         let per_second = rustix::param::clock_ticks_per_second();
         Duration::from_millis((ticks(11) + ticks(12)) * 1_000 / per_second)
-    }
-}
-
-/// A process that is told to end when this is dropped.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.0.wait().unwrap();
     }
 }

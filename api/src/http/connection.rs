@@ -103,12 +103,16 @@ impl Connections {
             // is unread, for ever where the connection ends with that answer.
             // A client that sends no more may still wait for its answer.
             .half_close(true);
+        let plain_limits = PlainLimits {
+            head_bytes_max: limits.head_bytes_max,
+            body_bytes_max: api.body_bytes_max,
+        };
         Rc::new(Self {
             api,
             limits,
             builder,
             watch: Watch::new(limits.request_timeout, limits.idle_timeout),
-            reader: Reader::default(),
+            reader: Reader::new(plain_limits),
             writer: Writer::default(),
             scratch: RefCell::new(Box::new([0; PLAIN_BYTES_MAX])),
             count: Cell::new(0),
@@ -299,11 +303,7 @@ impl Connections {
 
     /// The payment of the plain request that these bytes begin with, and where it ends.
     fn understand(&self, bytes: &[u8]) -> Option<(ReadPayment, usize)> {
-        let limits = PlainLimits {
-            head_bytes_max: self.limits.head_bytes_max,
-            body_bytes_max: self.api.body_bytes_max,
-        };
-        let plain = self.reader.read(bytes, limits)?;
+        let plain = self.reader.read(bytes)?;
         Some((body::parse(plain.body), bytes.len() - plain.rest.len()))
     }
 

@@ -43,8 +43,8 @@ pub struct Plain<'a> {
 }
 
 /// Reads plain requests.
-#[derive(Default)]
 pub struct Reader {
+    limits: PlainLimits,
     last: RefCell<Head>,
 }
 
@@ -56,14 +56,20 @@ struct Head {
 }
 
 impl Reader {
+    /// A reader with these limits.
+    #[must_use]
+    pub fn new(limits: PlainLimits) -> Self {
+        Self { limits, last: RefCell::default() }
+    }
+
     /// The plain request that these bytes begin with, if they do.
     ///
     /// Clients send the same head with each payment, often all of them the same: what was judged of one is
-    /// true of those that are equal to it, byte for byte. The limits are the same in all calls.
-    pub fn read<'a>(&self, bytes: &'a [u8], limits: PlainLimits) -> Option<Plain<'a>> {
+    /// true of those that are equal to it, byte for byte.
+    pub fn read<'a>(&self, bytes: &'a [u8]) -> Option<Plain<'a>> {
         let mut last = self.last.borrow_mut();
         if last.bytes.is_empty() || !bytes.starts_with(&last.bytes) {
-            let (head_length, body_length) = read_head(bytes, limits)?;
+            let (head_length, body_length) = read_head(bytes, self.limits)?;
             last.bytes.clear();
             last.bytes.extend_from_slice(&bytes[..head_length]);
             last.body_length = body_length;
@@ -147,9 +153,9 @@ mod tests {
 
     fn body_and_rest(request: &(impl AsRef<[u8]> + ?Sized)) -> Option<(&str, &str)> {
         let request = request.as_ref();
-        let reader = Reader::default();
-        let plain = reader.read(request, LIMITS)?;
-        assert_eq!(reader.read(request, LIMITS), Some(plain), "the head is known now");
+        let reader = Reader::new(LIMITS);
+        let plain = reader.read(request)?;
+        assert_eq!(reader.read(request), Some(plain), "the head is known now");
         Some((str::from_utf8(plain.body).unwrap(), str::from_utf8(plain.rest).unwrap()))
     }
 
@@ -178,11 +184,11 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_head_is_true_of_no_other() {
-        let reader = Reader::default();
+        let reader = Reader::new(LIMITS);
         let head = "POST /payments HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
         let read = |request: &str| {
             let request = request.to_owned();
-            reader.read(request.as_bytes(), LIMITS).map(|plain| plain.body.to_vec())
+            reader.read(request.as_bytes()).map(|plain| plain.body.to_vec())
         };
         for _ in 0..2 {
             assert_eq!(read(&format!("{head}{{}}")).as_deref(), Some(&b"{}"[..]));

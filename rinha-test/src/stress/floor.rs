@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -23,9 +23,6 @@ const READY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often that is looked at.
 const READY_POLL: Duration = Duration::from_millis(10);
-
-/// How often the end of k6 is looked for.
-const K6_POLL: Duration = Duration::from_millis(10);
 
 /// What the floor showed so far.
 pub struct Floor {
@@ -118,12 +115,7 @@ impl Floor {
         let url = format!("http://{}", self.authority);
         let before = self.cpu_so_far();
         let mut k6 = K6::start_floor(program, &url, &self.out, scale)?;
-        while k6.is_running() {
-            if stop.load(Ordering::Relaxed) {
-                return Err(StressError::Interrupted);
-            }
-            std::thread::sleep(K6_POLL);
-        }
+        k6.wait(stop, || {})?;
         let seen = k6.end_floor()?;
         self.cpu += self.cpu_so_far().saturating_sub(before);
         self.requests += seen.accepted;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ledger::{Cents, Totals};
@@ -113,8 +114,26 @@ impl K6 {
         Ok(Self { child, result, log })
     }
 
-    /// Whether it still runs.
-    pub(super) fn is_running(&mut self) -> bool {
+    /// Waits until it has ended, and does something every now and then meanwhile.
+    ///
+    /// # Errors
+    /// `stop` was set.
+    pub(super) fn wait(
+        &mut self,
+        stop: &AtomicBool,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<(), StressError> {
+        while self.is_running() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(StressError::Interrupted);
+            }
+            meanwhile();
+            std::thread::sleep(super::round::POLL);
+        }
+        Ok(())
+    }
+
+    fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 

@@ -28,7 +28,7 @@ use crate::machine::cgroup::GroupUsage;
 use crate::scenario::{ProcessorState, Scenario, ScenarioError};
 
 /// How often the end of the load is looked for.
-const POLL: Duration = Duration::from_millis(10);
+pub(super) const POLL: Duration = Duration::from_millis(10);
 
 /// What every round of a run does.
 pub(super) struct Plan {
@@ -334,11 +334,7 @@ fn load_with_k6(
     watch: &mut Watch,
 ) -> Result<Seen, StressError> {
     let mut k6 = K6::start(program, ready, surroundings, &plan.token, plan.scale)?;
-    while k6.is_running() {
-        plan.check_stop()?;
-        watch.look("k6", None);
-        std::thread::sleep(POLL);
-    }
+    k6.wait(&plan.stop, || watch.look("k6", None))?;
     let result = k6.end()?;
     let every = plan.scenario.audit.map_or(0.0, |audit| audit.every_s) * plan.scale;
     let mut measured = Meter::start().measured();

@@ -77,6 +77,17 @@ pub fn python_tool(name: &str) -> Option<PathBuf> {
         .find(|tool| tool.is_file())
 }
 
+/// The same, where something is not checked without it: then that is told.
+pub fn python_tool_for(name: &str, unchecked: &str) -> Option<PathBuf> {
+    let tool = python_tool(name);
+    if tool.is_none() {
+        eprintln!(
+            "{name} is not installed, so {unchecked}; scripts/python-tool.sh {name} installs it"
+        );
+    }
+    tool
+}
+
 /// Serves `200` to any request on this port, for as long as the test runs.
 pub fn serve_ok(port: u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
