@@ -442,6 +442,8 @@ where
     /// written at once.
     async fn make_calls_unless_interrupted(&self, clients: &[Rc<ProcessorClient>; 2]) -> bool {
         while !self.calls.borrow().is_empty() {
+            // Who waits for this core has waited for a row, and need not for all of them.
+            std::thread::yield_now();
             yield_now().await;
             if self.engine.borrow().has_arrivals() || self.purge_near.get().is_some() {
                 return true;

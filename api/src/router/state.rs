@@ -88,18 +88,11 @@ impl State {
 
     /// Whether it may be used, where it is slow if it takes this long.
     pub fn availability(&self, now_ms: u64, slow_ms: u64) -> Availability {
-        match self.breaker.state() {
-            BreakerState::Closed => {}
-            BreakerState::Open { probe_at_ms }
-            | BreakerState::HalfOpen { probe_at_ms: Some(probe_at_ms) } => {
-                if now_ms >= probe_at_ms {
-                    return Availability::ProbeDue;
-                }
-                return Availability::Down { until_ms: Some(probe_at_ms) };
-            }
-            BreakerState::HalfOpen { probe_at_ms: None } => {
-                return Availability::Down { until_ms: None };
-            }
+        if !self.breaker.is_closed() {
+            return match self.breaker_probes_at_ms(slow_ms) {
+                Some(probe_at_ms) if now_ms >= probe_at_ms => Availability::ProbeDue,
+                until_ms => Availability::Down { until_ms },
+            };
         }
         let has_room = self.in_flight < self.room(now_ms);
         if self.is_slow(now_ms, slow_ms) {
@@ -147,10 +140,8 @@ impl State {
 
     /// When its availability may change by itself.
     pub fn changes_at_ms(&self, slow_ms: u64) -> Option<u64> {
-        match self.breaker.state() {
-            BreakerState::Open { probe_at_ms } => return Some(probe_at_ms),
-            BreakerState::HalfOpen { probe_at_ms } => return probe_at_ms,
-            BreakerState::Closed => {}
+        if !self.breaker.is_closed() {
+            return self.breaker_probes_at_ms(slow_ms);
         }
         let is_slow = self.latency_ms >= float(slow_ms);
         let silent_at_ms = self.heard_at_ms.saturating_add(slow_ms);
@@ -174,10 +165,34 @@ impl State {
     /// A slow processor that says so needs no calls to find that out: each is a risk for the books. One
     /// that has fallen silent may be down, and back at any moment.
     fn is_slow_probe_due(&self, now_ms: u64, slow_ms: u64) -> bool {
-        let says_so = self.health.is_some_and(|(heard_at_ms, health)| {
-            health.min_response_ms >= slow_ms && now_ms.saturating_sub(heard_at_ms) < HEALTH_MS_MAX
-        });
+        let says_so = self.says_slow_until_ms(slow_ms).is_some_and(|until_ms| now_ms < until_ms);
         !says_so && now_ms >= self.probes_at_ms(self.slow_probe_interval_ms(slow_ms))
+    }
+
+    /// Until when what it said of itself counts, if it said that it is slow.
+    fn says_slow_until_ms(&self, slow_ms: u64) -> Option<u64> {
+        let slow = self.health.filter(|(_, health)| health.min_response_ms >= slow_ms);
+        slow.map(|(heard_at_ms, _)| heard_at_ms.saturating_add(HEALTH_MS_MAX))
+    }
+
+    /// When a probe is due while the breaker is open; `None` where enough are under way. A probe that
+    /// succeeds is recorded with the time at which it was sent, and one that takes as long as that is
+    /// seen by an audit that looks at the moment at which it lands. So a processor that says that it fails
+    /// slowly is asked for its health only, and one that says that it works slowly gets one probe at a
+    /// time.
+    fn breaker_probes_at_ms(&self, slow_ms: u64) -> Option<u64> {
+        let (probe_at_ms, is_one_under_way) = match self.breaker.state() {
+            BreakerState::Closed => return None,
+            BreakerState::Open { probe_at_ms } => (Some(probe_at_ms), false),
+            BreakerState::HalfOpen { probe_at_ms } => (probe_at_ms, true),
+        };
+        let says_failing = self.health.is_some_and(|(_, health)| health.failing);
+        match self.says_slow_until_ms(slow_ms) {
+            Some(until_ms) if says_failing || is_one_under_way => {
+                probe_at_ms.map(|probe_at_ms| probe_at_ms.max(until_ms))
+            }
+            _ => probe_at_ms,
+        }
     }
 
     fn slow_probe_interval_ms(&self, slow_ms: u64) -> u64 {

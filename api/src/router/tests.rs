@@ -287,6 +287,42 @@ fn what_a_processor_says_of_itself_opens_its_breaker_and_has_it_probed_at_once()
     assert_eq!(router.decide(5001, YOUNG), Send(Default));
 }
 
+/// What it records late would be in the window of an audit that looks at that moment.
+#[test]
+fn a_processor_that_says_that_it_fails_slowly_is_not_probed_until_it_says_otherwise() {
+    for slow_ms in [CONFIG.slow_ms, 5_000] {
+        let mut router = warm(CONFIG, 5000);
+        router.heard(Default, 5000, Health { failing: true, min_response_ms: slow_ms });
+        pass(&mut router, 5001, 10_000);
+        assert!(matches!(router.decide(10_000, YOUNG), Decision::Hold { .. }));
+        assert!(matches!(router.decide_for(Default, 10_000), Decision::Hold { .. }));
+        let mut forgotten = warm(CONFIG, 5000);
+        forgotten.heard(Default, 5000, Health { failing: true, min_response_ms: slow_ms });
+        let stale_ms = 5000 + HEALTH_MS_MAX;
+        assert_eq!(until(forgotten.decide_for(Default, 10_000)), Some(stale_ms));
+        assert_eq!(forgotten.decide_for(Default, stale_ms), Send(Default), "it said so long ago");
+        for health in [WELL, FAILING] {
+            router.heard(Default, 10_001, health);
+            assert_eq!(router.decide(10_001, YOUNG), Send(Default), "it would answer at once");
+        }
+    }
+}
+
+#[test]
+fn a_processor_that_is_back_and_says_that_it_is_slow_gets_one_probe_at_a_time() {
+    let mut router = warm(CONFIG, 5000);
+    fail(&mut router, Default, 5000);
+    router.heard(Default, 5000, SLOW);
+    assert_eq!(router.decide_for(Default, 5000), Send(Default));
+    router.sent(Default, 5000);
+    assert_eq!(until(router.decide_for(Default, 6900)), Some(5000 + HEALTH_MS_MAX));
+    router.answered(Default, 7000, 2000, Outcome::Failed);
+    assert_eq!(router.decide_for(Default, 7000), Send(Default));
+    router.sent(Default, 7000);
+    router.answered(Default, 9000, 2000, Outcome::Succeeded);
+    assert_eq!(router.breaker(Default), BreakerState::Closed);
+}
+
 #[test]
 fn with_both_down_a_payment_waits_for_the_first_probe() {
     let mut router = warm(CONFIG, 5000);
