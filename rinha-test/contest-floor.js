@@ -1,22 +1,20 @@
-// The payments of the contest's test and nothing else, for a server that answers a constant: what k6
-// sees then is its own time and the machine's. `rinha-test run contest --client k6` runs it.
+// The contest's test against a server that answers constants, as router and as processors: the same
+// requests at the same moments and the same counts, so that what k6 sees is its own time and the
+// machine's. `rinha-test run contest --client k6` runs it.
 //
 // Settings come from the environment, as those of contest.js:
-//   ROUTER_URL, AMOUNT, MAX_VUS, TIME_SCALE
+//   ROUTER_URL, DEFAULT_URL, FALLBACK_URL   the server, three times
+//   AMOUNT, MAX_VUS, TIME_SCALE
 //   RESULT   the file for the figures
 
-import { RESULT, TREND_STATS, payments, users } from './contest.js';
+import { RESULT, audit, changeProcessors, options as whole, payments } from './contest.js';
 import { LATENCY } from './contest-report.js';
 import { roundHundredths } from './scoring.js';
 
-export { payments };
+export { audit, changeProcessors, payments };
 
-export const options = {
-  scenarios: { payments: users() },
-  // A threshold is what makes this figure known to the summary.
-  thresholds: { [LATENCY]: ['p(99)>=0'] },
-  summaryTrendStats: TREND_STATS,
-};
+// Everything is judged as in the contest, but that the server settles what it accepts.
+export const options = { ...whole, thresholds: { ...whole.thresholds, lag: ['count>=0'] } };
 
 export function handleSummary(data) {
   const value = (name, of) => (data.metrics[name] ? data.metrics[name].values[of] || 0 : 0);

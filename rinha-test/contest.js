@@ -43,7 +43,7 @@ const TIME_SCALE = Number(__ENV.TIME_SCALE || '1');
 const AUDIT_END_MS = Number(__ENV.AUDIT_END_MS || '1500');
 export const RESULT = __ENV.RESULT || 'contest-result.json';
 
-export const TREND_STATS = ['p(50)', 'p(99)', 'max', 'count'];
+const TREND_STATS = ['p(50)', 'p(99)', 'max', 'count'];
 
 const RUN_SECONDS = 60;
 const AUDIT_SECONDS = 10;
@@ -104,7 +104,7 @@ function once(exec, seconds, env) {
 }
 
 // Who posts the payments.
-export function users() {
+function users() {
   return {
     executor: 'ramping-vus',
     exec: 'payments',

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::processor::Target;
-use crate::router::Health;
+use crate::router::{HEALTH_MS_MAX, Health};
 
 /// How often an instance that does not ask looks for news.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -35,6 +35,12 @@ struct Report {
     asked_at: i64,
     /// Nothing where it did not answer.
     answer: Option<Answer>,
+}
+
+impl Report {
+    fn is_fresh(&self, now: TimestampMs) -> bool {
+        u64::try_from(now.get().saturating_sub(self.asked_at)).is_ok_and(|age| age < HEALTH_MS_MAX)
+    }
 }
 
 /// What is published, by [`Processor::index`].
@@ -106,7 +112,9 @@ impl HealthWatch {
                 continue;
             }
             *known = report;
-            if let Some(answer) = report.and_then(|report| report.answer) {
+            // What a process before this one heard may be of yesterday.
+            let fresh = report.filter(|report| report.is_fresh(clock::now()));
+            if let Some(answer) = fresh.and_then(|report| report.answer) {
                 let health =
                     Health { failing: answer.failing, min_response_ms: answer.min_response_time };
                 // A closed channel ends the watch.
@@ -294,7 +302,7 @@ mod tests {
         while listener.try_recv().is_ok() {
             told_count += 1;
         }
-        assert_eq!(told_count, 4, "the old news and the new, of both processors");
+        assert_eq!(told_count, 2, "the new news of both processors; the old ones are too old");
         assert_eq!(count.load(Ordering::SeqCst), 1);
     }
 
@@ -339,5 +347,25 @@ mod tests {
         assert!(known.iter().all(|report| report.is_some_and(|report| report.answer.is_none())));
         assert!(listener.try_recv().is_err());
         assert!(watch.pause(true, &known) > Duration::from_mins(50));
+    }
+
+    #[test]
+    fn what_was_heard_long_ago_is_no_news_but_counts_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let nobody: Target = "http://127.0.0.1:1".parse().unwrap();
+        let (news, mut listener) = unbounded_channel();
+        let interval = Duration::from_hours(1);
+        let targets = [nobody.clone(), nobody];
+        let watch = HealthWatch { folder: folder.path().to_owned(), targets, interval, news };
+        let now_ms = clock::now().get();
+        let answer = Some(Answer { failing: true, min_response_time: 2000 });
+        let published = |age_ms| Some(Report { asked_at: now_ms - age_ms, answer });
+        publish(folder.path(), &[published(60_000), published(1_000)]).unwrap();
+        let mut known = [None, None];
+        watch.round(&mut None, &mut known, &mut true);
+        assert_eq!(known, [published(60_000), published(1_000)]);
+        let heard = listener.try_recv().map(|(processor, _)| processor);
+        assert_eq!(heard, Ok(Processor::Fallback));
+        assert!(listener.try_recv().is_err());
     }
 }

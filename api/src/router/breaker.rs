@@ -1,9 +1,9 @@
 //! A circuit breaker: closed while calls succeed; open after three failures in a row; and while it is
 //! open, a probe in each interval, with a real payment, to see whether the processor is back.
 //!
-//! The next probe does not wait for the answer to the one before: a processor that takes two seconds to
-//! say that it fails would else be found to be back two seconds late. One that tells of itself that it is as
-//! slow as that is an exception (`state.rs`).
+//! The next probe does not wait for the answer to the one before: a processor that takes a second to say
+//! that it fails would else be found to be back a second late. One that says of itself that it is slower than
+//! the books allow gets fewer (`state.rs`).
 
 /// Failures in a row that open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 3;

@@ -20,8 +20,8 @@ pub use breaker::{BreakerState, FAILURES_TO_OPEN, PROBE_INTERVAL_MS, PROBES_MAX}
 use ledger::Processor;
 use load::Load;
 use outage::{Outages, worth_ms};
-pub use state::SLOW_PROBE_INTERVAL_MS;
 use state::{Availability, State};
+pub use state::{HEALTH_MS_MAX, SLOW_PROBE_INTERVAL_MS};
 pub use view::{ProcessorView, Reason, RouterStanding, RouterView};
 
 /// How the router judges.

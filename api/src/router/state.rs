@@ -16,6 +16,9 @@ pub const SLOW_PROBE_INTERVAL_MS: u64 = 1_000;
 /// What a processor says of itself counts for so long.
 pub const HEALTH_MS_MAX: u64 = 11_000;
 
+/// The pause that is added to the one between probes where a processor says that it fails slowly.
+pub const SLOW_FAILURE_PROBE_PAUSE_MS: u64 = HEALTH_MS_MAX;
+
 /// A call that succeeded shows for so long that the processor works.
 const WARM_MS: u64 = 5_000;
 /// Calls in flight at a processor of which that is not known.
@@ -169,6 +172,13 @@ impl State {
         !says_so && now_ms >= self.probes_at_ms(self.slow_probe_interval_ms(slow_ms))
     }
 
+    /// How long an answer takes by what it says of itself, if it says that it works.
+    fn says_working_ms(&self, now_ms: u64) -> Option<u64> {
+        let (heard_at_ms, health) = self.health?;
+        let counts = !health.failing && now_ms.saturating_sub(heard_at_ms) < HEALTH_MS_MAX;
+        counts.then_some(health.min_response_ms)
+    }
+
     /// Until when what it said of itself counts, if it said that it is slow.
     fn says_slow_until_ms(&self, slow_ms: u64) -> Option<u64> {
         let slow = self.health.filter(|(_, health)| health.min_response_ms >= slow_ms);
@@ -178,21 +188,22 @@ impl State {
     /// When a probe is due while the breaker is open; `None` where enough are under way. A probe that
     /// succeeds is recorded with the time at which it was sent, and one that takes as long as that is
     /// seen by an audit that looks at the moment at which it lands. So a processor that says that it fails
-    /// slowly is asked for its health only, and one that says that it works slowly gets one probe at a
-    /// time.
+    /// slowly gets one now and then, in case it is wrong, and one that says that it works slowly gets
+    /// one at a time.
     fn breaker_probes_at_ms(&self, slow_ms: u64) -> Option<u64> {
         let (probe_at_ms, is_one_under_way) = match self.breaker.state() {
             BreakerState::Closed => return None,
-            BreakerState::Open { probe_at_ms } => (Some(probe_at_ms), false),
-            BreakerState::HalfOpen { probe_at_ms } => (probe_at_ms, true),
+            BreakerState::Open { probe_at_ms } => (probe_at_ms, false),
+            BreakerState::HalfOpen { probe_at_ms } => (probe_at_ms?, true),
         };
+        let Some(until_ms) = self.says_slow_until_ms(slow_ms) else { return Some(probe_at_ms) };
         let says_failing = self.health.is_some_and(|(_, health)| health.failing);
-        match self.says_slow_until_ms(slow_ms) {
-            Some(until_ms) if says_failing || is_one_under_way => {
-                probe_at_ms.map(|probe_at_ms| probe_at_ms.max(until_ms))
-            }
-            _ => probe_at_ms,
-        }
+        let spared_until_ms = match (says_failing, is_one_under_way) {
+            (true, _) => probe_at_ms.saturating_add(SLOW_FAILURE_PROBE_PAUSE_MS).min(until_ms),
+            (false, true) => until_ms,
+            (false, false) => 0,
+        };
+        Some(probe_at_ms.max(spared_until_ms))
     }
 
     fn slow_probe_interval_ms(&self, slow_ms: u64) -> u64 {
@@ -231,7 +242,9 @@ impl State {
                 self.heard_at_ms = now_ms;
                 let was_open = self.breaker.succeeded();
                 if was_open {
-                    self.trust(now_ms, 0);
+                    // What it took while it failed tells nothing; what it says of itself while it works does.
+                    let says_ms = self.says_working_ms(now_ms).unwrap_or(0);
+                    self.trust(now_ms, says_ms.min(latency_ms));
                 }
                 self.limit.succeeded(in_flight);
                 self.learn(sent_at_ms, latency_ms);
@@ -241,7 +254,9 @@ impl State {
             Outcome::Overloaded => {
                 let is_least = self.limit.is_least();
                 self.limit.overloaded(sent_at_ms, now_ms);
-                is_least && self.breaker.failed(sent_at_ms, now_ms)
+                // A probe that has come back is under way no more.
+                let counts = is_least || !self.breaker.is_closed();
+                counts && self.breaker.failed(sent_at_ms, now_ms)
             }
         }
     }

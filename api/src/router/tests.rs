@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::breaker::PROBES_MAX;
-use super::state::HEALTH_MS_MAX;
+use super::state::{HEALTH_MS_MAX, SLOW_FAILURE_PROBE_PAUSE_MS};
 use super::*;
 
 const CONFIG: RouterConfig =
@@ -289,23 +289,44 @@ fn what_a_processor_says_of_itself_opens_its_breaker_and_has_it_probed_at_once()
 
 /// What it records late would be in the window of an audit that looks at that moment.
 #[test]
-fn a_processor_that_says_that_it_fails_slowly_is_not_probed_until_it_says_otherwise() {
-    for slow_ms in [CONFIG.slow_ms, 5_000] {
+fn a_processor_that_says_that_it_fails_slowly_is_probed_seldom_until_it_says_otherwise() {
+    let failing = |min_response_ms| Health { failing: true, min_response_ms };
+    for slow_ms in [CONFIG.slow_ms, u64::MAX] {
         let mut router = warm(CONFIG, 5000);
-        router.heard(Default, 5000, Health { failing: true, min_response_ms: slow_ms });
+        router.heard(Default, 5000, failing(slow_ms));
         pass(&mut router, 5001, 10_000);
         assert!(matches!(router.decide(10_000, YOUNG), Decision::Hold { .. }));
         assert!(matches!(router.decide_for(Default, 10_000), Decision::Hold { .. }));
-        let mut forgotten = warm(CONFIG, 5000);
-        forgotten.heard(Default, 5000, Health { failing: true, min_response_ms: slow_ms });
-        let stale_ms = 5000 + HEALTH_MS_MAX;
-        assert_eq!(until(forgotten.decide_for(Default, 10_000)), Some(stale_ms));
-        assert_eq!(forgotten.decide_for(Default, stale_ms), Send(Default), "it said so long ago");
-        for health in [WELL, FAILING] {
+        for health in [WELL, FAILING, failing(CONFIG.slow_ms - 1)] {
             router.heard(Default, 10_001, health);
-            assert_eq!(router.decide(10_001, YOUNG), Send(Default), "it would answer at once");
+            assert_eq!(router.decide(10_001, YOUNG), Send(Default), "it would answer soon");
+        }
+        router.heard(Default, 10_002, failing(slow_ms));
+        let stale_ms = 10_002 + HEALTH_MS_MAX;
+        assert!(until(router.decide_for(Default, 10_002)).is_some_and(|at_ms| at_ms <= stale_ms));
+        assert_eq!(router.decide_for(Default, stale_ms), Send(Default), "it said so long ago");
+    }
+}
+
+#[test]
+fn a_processor_that_says_for_ever_that_it_fails_slowly_and_works_is_found_out() {
+    let mut router = warm(CONFIG, 5000);
+    let mut probes = Vec::new();
+    for now_ms in (5000..65_000).step_by(50) {
+        if now_ms % 5000 == 0 {
+            router.heard(Default, now_ms, Health { failing: true, min_response_ms: 2000 });
+        }
+        if router.decide_for(Default, now_ms) == Send(Default) {
+            router.sent(Default, now_ms);
+            router.answered(Default, now_ms, 0, Outcome::Failed);
+            probes.push(now_ms);
         }
     }
+    assert!((5..=6).contains(&probes.len()), "{probes:?}");
+    let now_ms = probes[probes.len() - 1] + PROBE_INTERVAL_MS + SLOW_FAILURE_PROBE_PAUSE_MS;
+    assert_eq!(router.decide_for(Default, now_ms), Send(Default));
+    succeed(&mut router, Default, now_ms, 1);
+    assert_eq!(router.decide(now_ms, YOUNG), Send(Default), "it works");
 }
 
 #[test]
@@ -313,14 +334,20 @@ fn a_processor_that_is_back_and_says_that_it_is_slow_gets_one_probe_at_a_time() 
     let mut router = warm(CONFIG, 5000);
     fail(&mut router, Default, 5000);
     router.heard(Default, 5000, SLOW);
-    assert_eq!(router.decide_for(Default, 5000), Send(Default));
-    router.sent(Default, 5000);
-    assert_eq!(until(router.decide_for(Default, 6900)), Some(5000 + HEALTH_MS_MAX));
-    router.answered(Default, 7000, 2000, Outcome::Failed);
-    assert_eq!(router.decide_for(Default, 7000), Send(Default));
-    router.sent(Default, 7000);
-    router.answered(Default, 9000, 2000, Outcome::Succeeded);
+    for (sent_at_ms, outcome) in [(5000, Outcome::Failed), (7000, Outcome::Overloaded)] {
+        assert_eq!(router.decide_for(Default, sent_at_ms), Send(Default));
+        router.sent(Default, sent_at_ms);
+        let next = until(router.decide_for(Default, sent_at_ms + 1900));
+        assert_eq!(next, Some(5000 + HEALTH_MS_MAX));
+        router.answered(Default, sent_at_ms + 2000, 2000, outcome);
+    }
+    assert_eq!(router.decide_for(Default, 9000), Send(Default));
+    router.sent(Default, 9000);
+    router.answered(Default, 11_000, 2000, Outcome::Succeeded);
     assert_eq!(router.breaker(Default), BreakerState::Closed);
+    assert!(router.view(11_000).processors[0].is_slow, "it says so");
+    pass(&mut router, 5001, 11_000);
+    assert!(matches!(router.decide(11_000, YOUNG), Decision::Hold { .. }));
 }
 
 #[test]

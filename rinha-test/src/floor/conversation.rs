@@ -1,8 +1,16 @@
 //! What the floor server reads and answers on one connection, without the connection.
 
-/// The answer to every request: what the router answers to a payment, and what a summary of nothing
-/// would be read from just as well.
-const ANSWER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+/// The answer to a payment: what the router answers.
+const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+
+/// The answer to anything else: a summary of nothing, the router's and a processor's at once, so that the
+/// contest's test takes this server for all of them.
+const EMPTY_SUMMARY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 137\r\n\r\n\
+    {\"default\":{\"totalRequests\":0,\"totalAmount\":0.00},\"fallback\":{\"totalRequests\":0,\"totalAmount\":0.00},\
+    \"totalRequests\":0,\"totalAmount\":0.00}";
+
+/// What the requests are made to that are answered as payments.
+const PAYMENTS: &str = "/payments";
 
 /// Bytes that are kept of a request at most.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -41,16 +49,17 @@ impl Conversation {
 fn answer_all(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     let mut taken = 0;
     let mut answers = Vec::new();
-    while let Some(length) = request_length(&bytes[taken..])? {
+    while let Some((length, answer)) = answer(&bytes[taken..])? {
         taken += length;
-        answers.extend_from_slice(ANSWER);
+        answers.extend_from_slice(answer);
     }
     Some((taken, answers))
 }
 
-/// The bytes of the first request, if it is whole; nothing at all where it is no request.
+/// The number of bytes of the first request and its answer, if it is whole; nothing at all where it is no
+/// request.
 #[allow(clippy::option_option)]
-fn request_length(bytes: &[u8]) -> Option<Option<usize>> {
+fn answer(bytes: &[u8]) -> Option<Option<(usize, &'static [u8])>> {
     if bytes.is_empty() {
         return Some(None);
     }
@@ -66,11 +75,14 @@ fn request_length(bytes: &[u8]) -> Option<Option<usize>> {
             length = text.parse::<usize>().ok().filter(|length| *length <= REQUEST_BYTES_MAX)?;
         }
     }
-    Some((bytes.len() >= head + length).then_some(head + length))
+    let answer = if request.path == Some(PAYMENTS) { ACCEPTED } else { EMPTY_SUMMARY };
+    Some((bytes.len() >= head + length).then_some((head + length, answer)))
 }
 
 #[cfg(test)]
 mod tests {
+    use sonic_rs::JsonValueTrait as _;
+
     use super::*;
 
     #[test]
@@ -79,8 +91,21 @@ mod tests {
         for cut in 0..request.len() {
             let mut conversation = Conversation::default();
             assert_eq!(conversation.take(&request[..cut]).unwrap(), b"", "{cut}");
-            assert_eq!(conversation.take(&request[cut..]).unwrap(), ANSWER, "{cut}");
+            assert_eq!(conversation.take(&request[cut..]).unwrap(), ACCEPTED, "{cut}");
             assert!(conversation.pending.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_no_payment_is_answered_with_a_summary_of_nothing() {
+        let request = b"GET /payments-summary?from=a HTTP/1.1\r\n\r\n";
+        let answer = Conversation::default().take(request).unwrap();
+        let (head, body) = str::from_utf8(&answer).unwrap().split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");
+        let summary: sonic_rs::Value = sonic_rs::from_str(body).unwrap();
+        for counted in [&summary, &summary["default"], &summary["fallback"]] {
+            assert_eq!(counted["totalRequests"].as_u64(), Some(0));
+            assert_eq!(counted["totalAmount"].as_f64(), Some(0.0));
         }
     }
 

@@ -1,8 +1,9 @@
-//! The floor: a bare epoll server that answers every request with the same bytes, so that a latency can
-//! be read as a ratio to what this machine and this load generator can see at all.
+//! The floor: a bare epoll server that answers every payment with the same bytes, and anything else with
+//! other ones, so that a latency can be read as a ratio to what this machine and this load generator can see
+//! at all.
 //!
 //! One thread, one readiness queue, one read and one write for each batch of requests that arrived
-//! together. It looks for the end of each head and for its `content-length`, and at nothing else.
+//! together. It looks for the end of each head, its path and its `content-length`, and at nothing else.
 
 mod conversation;
 
@@ -149,7 +150,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || serve(&listener, Duration::from_micros(1)));
         let mut streams = [0; 3].map(|_| TcpStream::connect(address).unwrap());
-        let answer = Conversation::default().take(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let answer = Conversation::default().take(b"GET /payments HTTP/1.1\r\n\r\n").unwrap();
         for stream in &mut streams {
             let mut read = vec![0; answer.len()];
             stream.write_all(b"POST /payments HTTP/1.1\r\nContent-Length: 4\r\n\r\nab").unwrap();
@@ -158,14 +159,16 @@ mod tests {
             assert_eq!(read, answer);
             let twice = [&read[..], &read].concat();
             let mut read = vec![0; twice.len()];
-            stream.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n").unwrap();
+            stream
+                .write_all(b"GET /payments HTTP/1.1\r\n\r\nGET /payments HTTP/1.1\r\n\r\n")
+                .unwrap();
             stream.read_exact(&mut read).unwrap();
             assert_eq!(read, twice);
         }
         let [first, second, _] = &mut streams;
         first.write_all(b"no request\r\n\r\n").unwrap();
         assert_eq!(first.read(&mut [0; 8]).unwrap(), 0);
-        second.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        second.write_all(b"GET /payments HTTP/1.1\r\n\r\n").unwrap();
         let mut read = vec![0; answer.len()];
         second.read_exact(&mut read).unwrap();
     }

@@ -84,14 +84,17 @@ impl K6 {
         Self::spawn(command, &surroundings.out, "k6")
     }
 
-    /// Starts the contest's payments against the floor server at a URL. Figures and log are in `out`.
+    /// Starts the contest's test against the floor server at a URL, which stands for the processors as well. Figures
+    /// and log are in `out`.
     pub(super) fn start_floor(
         program: &Path,
         url: &str,
         out: &Path,
         scale: f64,
     ) -> Result<Self, StressError> {
-        Self::spawn(command(program, CONTEST_FLOOR, url, scale), out, "k6-floor")
+        let mut command = command(program, CONTEST_FLOOR, url, scale);
+        command.env("DEFAULT_URL", url).env("FALLBACK_URL", url);
+        Self::spawn(command, out, "k6-floor")
     }
 
     fn spawn(mut command: Command, out: &Path, name: &str) -> Result<Self, StressError> {
