@@ -38,7 +38,7 @@ enum Command {
     Chaos(ChaosSettings),
     /// Measure what taking a payment in costs by itself, beside the floor
     Intake(IntakeSettings),
-    /// Serve the floor: answer every request with 202 and nothing else, from one thread
+    /// Serve the floor: answer every payment with 202 and all else with an empty summary, from one thread
     Floor(FloorSettings),
     /// Try the router on seeded outages in simulated time, against the best that anyone could earn
     RouteLab(LabSettings),

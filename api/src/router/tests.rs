@@ -324,6 +324,8 @@ fn a_processor_that_says_for_ever_that_it_fails_slowly_and_works_is_found_out() 
     }
     assert!((5..=6).contains(&probes.len()), "{probes:?}");
     let now_ms = probes[probes.len() - 1] + PROBE_INTERVAL_MS + SLOW_FAILURE_PROBE_PAUSE_MS;
+    router.heard(Default, now_ms - 2, Health { failing: true, min_response_ms: 2000 });
+    assert!(matches!(router.decide_for(Default, now_ms - 1), Decision::Hold { .. }));
     assert_eq!(router.decide_for(Default, now_ms), Send(Default));
     succeed(&mut router, Default, now_ms, 1);
     assert_eq!(router.decide(now_ms, YOUNG), Send(Default), "it works");
@@ -345,9 +347,21 @@ fn a_processor_that_is_back_and_says_that_it_is_slow_gets_one_probe_at_a_time() 
     router.sent(Default, 9000);
     router.answered(Default, 11_000, 2000, Outcome::Succeeded);
     assert_eq!(router.breaker(Default), BreakerState::Closed);
-    assert!(router.view(11_000).processors[0].is_slow, "it says so");
+    assert!(router.view(11_000).processors[0].is_slow, "it says so, and it was");
     pass(&mut router, 5001, 11_000);
     assert!(matches!(router.decide(11_000, YOUNG), Decision::Hold { .. }));
+}
+
+#[test]
+fn one_that_is_back_is_as_fast_as_it_says_or_as_it_was_whichever_is_faster() {
+    for (says_ms, took_ms) in [(2000, 1), (20, 2000)] {
+        let mut router = warm(CONFIG, 5000);
+        fail(&mut router, Default, 5000);
+        router.heard(Default, 5000, Health { failing: false, min_response_ms: says_ms });
+        router.sent(Default, 5000);
+        router.answered(Default, 5000 + took_ms, took_ms, Outcome::Succeeded);
+        assert!(!router.view(5000 + took_ms).processors[0].is_slow, "{says_ms} {took_ms}");
+    }
 }
 
 #[test]

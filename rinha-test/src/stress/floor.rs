@@ -102,19 +102,20 @@ impl Floor {
         Ok(())
     }
 
-    /// Lets k6 put the contest's payments on it, in a time so much shorter or longer than the contest's.
+    /// Lets k6 put the contest's test on it: in which share of the time of a contest that is so much shorter or
+    /// longer than the usual one.
     ///
     /// # Errors
     /// k6 does not run, or found a fault; or `stop` was set.
     pub(super) fn load_with_k6(
         &mut self,
         program: &Path,
-        scale: f64,
+        scale_and_share: [f64; 2],
         stop: &AtomicBool,
     ) -> Result<(), StressError> {
         let url = format!("http://{}", self.authority);
         let before = self.cpu_so_far();
-        let mut k6 = K6::start_floor(program, &url, &self.out, scale)?;
+        let mut k6 = K6::start_floor(program, &url, &self.out, scale_and_share)?;
         k6.wait(stop, || {})?;
         let seen = k6.end_floor()?;
         self.cpu += self.cpu_so_far().saturating_sub(before);

@@ -84,16 +84,17 @@ impl K6 {
         Self::spawn(command, &surroundings.out, "k6")
     }
 
-    /// Starts the contest's test against the floor server at a URL, which stands for the processors as well. Figures
-    /// and log are in `out`.
+    /// Starts the contest's test against the floor server at a URL, which stands for the processors as well, in a
+    /// share of the time of a contest that is so much shorter or longer than the usual one. Figures and log are in
+    /// `out`.
     pub(super) fn start_floor(
         program: &Path,
         url: &str,
         out: &Path,
-        scale: f64,
+        [scale, share]: [f64; 2],
     ) -> Result<Self, StressError> {
-        let mut command = command(program, CONTEST_FLOOR, url, scale);
-        command.env("DEFAULT_URL", url).env("FALLBACK_URL", url);
+        let mut command = command(program, CONTEST_FLOOR, url, scale * share);
+        command.env("DEFAULT_URL", url).env("FALLBACK_URL", url).env("SHARE", share.to_string());
         Self::spawn(command, out, "k6-floor")
     }
 

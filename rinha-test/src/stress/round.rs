@@ -254,10 +254,10 @@ fn duration(shape: Shape) -> Duration {
 fn load_floor(plan: &Plan, floor: &mut Option<Floor>, traffic: Traffic) -> Result<(), StressError> {
     let Some(floor) = floor else { return Ok(()) };
     eprintln!("the floor: the same load against a server that answers a constant");
-    let scale = plan.scale * plan.scenario.floor.share / 2.0;
+    let share = plan.scenario.floor.share / 2.0;
     match &plan.k6 {
-        Some(k6) => floor.load_with_k6(k6, scale, &plan.stop)?,
-        None => floor.load(plan.shape(scale)?, traffic, &plan.stop)?,
+        Some(k6) => floor.load_with_k6(k6, [plan.scale, share], &plan.stop)?,
+        None => floor.load(plan.shape(plan.scale * share)?, traffic, &plan.stop)?,
     }
     plan.check_stop()
 }
