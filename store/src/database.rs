@@ -33,14 +33,12 @@ use ledger::money::TotalOverflow;
 use ledger::{Cents, Processor, RangeMs, TimestampMs, Totals};
 use sled::{Batch, Db};
 
-use crate::pyramid::{self, LEVELS_COUNT, PARTS_COUNT};
+use crate::pyramid::{self, BOTTOM_LEVEL, LEVELS_COUNT, PARTS_COUNT};
 
 const OFFSET_PREFIX: u8 = b'o';
 const BUCKET_PREFIX: u8 = b'p';
 const VERSION_KEY: [u8; 1] = [b'v'];
 const VERSION: [u8; 1] = [5];
-/// The lowest level whose buckets are kept. Their parts are 256 ms.
-const BOTTOM_LEVEL: u8 = 3;
 const TOP_LEVEL: u8 = LEVELS_COUNT - 1;
 
 /// The totals of both processors, by [`Processor::index`].

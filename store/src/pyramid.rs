@@ -22,6 +22,9 @@ const FANOUT: u64 = PARTS_COUNT as u64;
 /// payments are 74 of them; empty buckets do not exist and cost nothing.
 pub const LEVELS_COUNT: u8 = 9;
 
+/// The lowest level whose buckets the database keeps. Their parts are 256 ms.
+pub const BOTTOM_LEVEL: u8 = 3;
+
 /// The tick of a moment.
 #[must_use]
 pub fn tick(moment: TimestampMs) -> u64 {

@@ -29,14 +29,14 @@ use std::hash::Hasher;
 use std::io;
 
 use ledger::disk::{DiskFile, write_whole};
-use ledger::{Cents, CorrelationId, TimestampMs, Totals};
+use ledger::{Cents, CorrelationId, Totals};
 use siphasher::sip::SipHasher13;
 
 use super::filter::{Filters, part_of, parts_count};
-use super::moments::{Layout, Moment};
+use super::moments::Layout;
 use super::open::OpenSegment;
 use super::sealed::SegmentKey;
-use crate::pyramid;
+use super::sums::{Sums, SumsReader};
 
 const MAGIC: [u8; 8] = *b"PAYIDX1\n";
 const VERSION: u16 = 5;
@@ -51,11 +51,7 @@ const READS_MAX: usize = 8;
 const PIECE_BYTES: usize = 1 << 16;
 
 /// Fingerprints, or entries, that have a checksum in memory together.
-const BLOCK_COUNT: usize = 512;
-
-/// Sums that have a checksum in memory together, and the moment of the first of them: what a summary reads at
-/// least.
-pub(super) const SUMS_BLOCK_COUNT: usize = 32;
+pub(super) const BLOCK_COUNT: usize = 512;
 
 /// The keyed hash of an id.
 pub(super) fn fingerprint(hash_key: &[u8; 16], id: CorrelationId) -> u64 {
@@ -353,58 +349,64 @@ pub(super) fn write<F: DiskFile>(
     write_whole(file, 0, &head.encode(key)?)
 }
 
+/// Goes through a column of so many bytes, in pieces of whole blocks of so many. `false` where it has not this
+/// checksum, or a piece is not as it should be.
+fn check(
+    file: &impl DiskFile,
+    mut place: u64,
+    mut left_bytes: usize,
+    block_bytes: usize,
+    checksum: u32,
+    mut is_right: impl FnMut(&[u8]) -> bool,
+) -> io::Result<bool> {
+    let mut piece = vec![0; left_bytes.min(PIECE_BYTES / block_bytes * block_bytes)];
+    let mut read_checksum = 0;
+    while left_bytes > 0 {
+        piece.truncate(left_bytes);
+        if file.read_at(place, &mut piece)? < piece.len() || !is_right(&piece) {
+            return Ok(false);
+        }
+        read_checksum = crc32c::crc32c_append(read_checksum, &piece);
+        place += piece.len() as u64;
+        left_bytes -= piece.len();
+    }
+    Ok(read_checksum == checksum)
+}
+
 /// A column whose blocks are compared, whenever they are read, with what they were when the file was opened.
 pub(super) struct Column {
     pub place: u64,
     pub item_bytes: usize,
     pub items_count: usize,
-    pub block_count: usize,
     pub checksums: Box<[u32]>,
 }
 
 impl Column {
-    /// Goes through a column of so many items, piece by piece. `None` where it has not this checksum, or a piece
-    /// is not as it should be.
-    fn check(
+    /// A column of so many items. `None` where it has not this checksum.
+    fn read(
         file: &impl DiskFile,
         place: u64,
-        [items_count, item_bytes, block_count]: [usize; 3],
+        [items_count, item_bytes]: [usize; 2],
         checksum: u32,
-        mut is_right: impl FnMut(&[u8]) -> bool,
     ) -> io::Result<Option<Self>> {
-        let block_bytes = block_count * item_bytes;
-        let mut left_bytes = items_count * item_bytes;
-        let mut bytes = vec![0; left_bytes.min(PIECE_BYTES / block_bytes * block_bytes)];
-        let mut checksums = Vec::with_capacity(items_count.div_ceil(block_count));
-        let (mut from, mut read_checksum) = (place, 0);
-        while left_bytes > 0 {
-            bytes.truncate(left_bytes);
-            if file.read_at(from, &mut bytes)? < bytes.len() || !is_right(&bytes) {
-                return Ok(None);
-            }
-            checksums.extend(bytes.chunks(block_bytes).map(crc32c::crc32c));
-            read_checksum = crc32c::crc32c_append(read_checksum, &bytes);
-            from += bytes.len() as u64;
-            left_bytes -= bytes.len();
-        }
+        let block_bytes = BLOCK_COUNT * item_bytes;
+        let mut checksums = Vec::with_capacity(items_count.div_ceil(BLOCK_COUNT));
+        let is_right =
+            check(file, place, items_count * item_bytes, block_bytes, checksum, |piece| {
+                checksums.extend(piece.chunks(block_bytes).map(crc32c::crc32c));
+                true
+            })?;
         let checksums = checksums.into();
-        let column = Self { place, item_bytes, items_count, block_count, checksums };
-        Ok((read_checksum == checksum).then_some(column))
+        Ok(is_right.then_some(Self { place, item_bytes, items_count, checksums }))
     }
 }
 
 /// What a file says that is the index of a segment.
 pub(super) struct Content {
     pub reliance: Reliance,
-    pub layout: Layout,
-    pub settled: [Totals; 2],
     pub fingerprints: Column,
     pub entries: Column,
-    pub sums: Column,
-    /// The moments of the first and the last sum, if there are any.
-    pub span: Option<(Moment, Moment)>,
-    /// The moment of the first sum of each block.
-    pub firsts: Box<[Moment]>,
+    pub sums: Sums,
     pub filters: Filters,
 }
 
@@ -419,63 +421,28 @@ pub(super) fn read<F: DiskFile>(file: &F, key: &SegmentKey) -> io::Result<Option
         return Ok(None);
     }
     let count = head.entries_count;
-    let column = |place, sizes, checksum| Column::check(file, place, sizes, checksum, |_| true);
     let [fingerprints_checksum, entries_checksum, sums_checksum, filters_checksum] = head.checksums;
-    let sizes = [count, FINGERPRINT_BYTES, BLOCK_COUNT];
-    let fingerprints = column(fingerprints, sizes, fingerprints_checksum)?;
-    let entries = column(entries, [count, ENTRY_BYTES, BLOCK_COUNT], entries_checksum)?;
-    let mut adding = Adding::of(head.layout);
-    let sizes = [head.sums_count, head.layout.sum_bytes(), SUMS_BLOCK_COUNT];
-    let sums = Column::check(file, sums, sizes, sums_checksum, |bytes| adding.add(bytes))?;
+    let fingerprints =
+        Column::read(file, fingerprints, [count, FINGERPRINT_BYTES], fingerprints_checksum)?;
+    let entries = Column::read(file, entries, [count, ENTRY_BYTES], entries_checksum)?;
+    let mut reader = SumsReader::new(sums, head.layout);
+    let sum_bytes = head.layout.sum_bytes();
+    let are_sums_right =
+        check(file, sums, head.sums_count * sum_bytes, sum_bytes, sums_checksum, |piece| {
+            reader.read(piece).is_some()
+        })?;
+    let sums = reader.finish();
     let mut bytes = vec![0; head.filters_bytes];
     let is_read = file.read_at(filters, &mut bytes)? == bytes.len();
     let is_right = is_read && crc32c::crc32c(&bytes) == filters_checksum;
     let filters = Filters::decode(bytes, parts_count(count)).filter(|_| is_right);
-    let (Some(fingerprints), Some(entries), Some(sums), Some(filters)) =
-        (fingerprints, entries, sums, filters)
+    let (Some(fingerprints), Some(entries), Some(filters)) = (fingerprints, entries, filters)
     else {
         return Ok(None);
     };
-    let Adding { layout, totals: settled, firsts, last } = adding;
-    Ok((settled == head.settled).then(|| Content {
-        reliance: head.reliance,
-        layout,
-        settled,
-        fingerprints,
-        entries,
-        sums,
-        span: firsts.first().copied().zip(last),
-        firsts: firsts.into(),
-        filters,
-    }))
-}
-
-/// Sums that are added up as they are read.
-struct Adding {
-    layout: Layout,
-    totals: [Totals; 2],
-    firsts: Vec<Moment>,
-    last: Option<Moment>,
-}
-
-impl Adding {
-    fn of(layout: Layout) -> Self {
-        Self { layout, totals: Default::default(), firsts: Vec::new(), last: None }
-    }
-
-    /// Adds sums from the beginning of a block on. `false` if they are none that were ever written, in order.
-    fn add(&mut self, bytes: &[u8]) -> bool {
-        let end = Moment::first(pyramid::tick(TimestampMs::MAX) + 1);
-        let (layout, sum_bytes) = (self.layout, self.layout.sum_bytes());
-        let is_next = layout.first(bytes) > self.last;
-        let blocks = bytes.chunks(SUMS_BLOCK_COUNT * sum_bytes);
-        self.firsts.extend(blocks.filter_map(|block| layout.first(block)));
-        self.last = bytes.rchunks(sum_bytes).next().and_then(|last| layout.first(last));
-        is_next
-            && layout.is_in_order(bytes)
-            && self.last < Some(end)
-            && layout.add_between(&mut self.totals, bytes, &(0..u64::MAX >> 1)).is_ok()
-    }
+    let is_right = are_sums_right && sums.settled() == head.settled;
+    let reliance = head.reliance;
+    Ok(is_right.then_some(Content { reliance, fingerprints, entries, sums, filters }))
 }
 
 /// Gives changed bytes of a file the checksums that they should have.

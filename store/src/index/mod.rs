@@ -10,6 +10,7 @@ mod indexer;
 mod moments;
 mod open;
 mod sealed;
+mod sums;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,9 @@ type Narrow = [u8; 10];
 /// A [`Sum`] in a file, whatever its numbers are.
 type Wide = [u8; 20];
 
+/// Bytes of a [`Sum`] in a file, at most.
+pub(super) const SUM_BYTES_MAX: usize = size_of::<Wide>();
+
 /// Adds to totals, by [`Processor::index`], what of these sums, which are in order, lies between two ticks.
 pub(super) fn add_between<S: Ordered>(
     totals: &mut [Totals; 2],
@@ -74,6 +77,11 @@ impl Moment {
     /// Twice the tick, and one more for the second processor.
     pub fn get(self) -> u64 {
         self.0
+    }
+
+    /// The millisecond.
+    pub fn tick(self) -> u64 {
+        self.0 >> 1
     }
 
     /// See [`Processor::index`].

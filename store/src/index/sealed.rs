@@ -1,6 +1,6 @@
 //! The index of a sealed segment: a file of fingerprints in order, with filters in front of them, and of what was
-//! settled in each millisecond ([`mod@file`]). In memory stay the filters, about 9 bits a payment, and of each block of 32
-//! of these sums the first moment, with a checksum: 12 bytes.
+//! settled in each millisecond ([`mod@file`]). In memory stay the filters, about 9 bits a payment, and of each block of
+//! these sums what lies before it ([`mod@sums`](super::sums)).
 //!
 //! A fingerprint is a keyed hash of the id, so that nobody can choose ids whose fingerprints are
 //! alike; what it finds is checked against the journal, so the answer is exact. What it does not find
@@ -18,13 +18,20 @@ use rustix::io::Errno;
 use super::LookError;
 use super::entry::Entry;
 use super::file::{
-    self, Column, Content, FINGERPRINT_BYTES, Fingerprints, Reliance, SUMS_BLOCK_COUNT, fingerprint,
+    self, BLOCK_COUNT, Column, Content, FINGERPRINT_BYTES, Fingerprints, Reliance, fingerprint,
 };
 use super::moments::Moment;
 use super::open::OpenSegment;
+use super::sums::{self, SUMS_BLOCK_BYTES_MAX};
 
 /// Fingerprints that are read at a time.
 const WINDOW_COUNT: usize = 512;
+
+/// A block is not what it was.
+const CHANGED: &str = "it has changed since it was opened";
+
+/// More money than a total can hold.
+const SUMS_DO_NOT_FIT: &str = "its sums do not fit";
 
 /// Which segment an index belongs to, down to the bytes of its head, and how ids are hashed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +109,7 @@ impl<D: Disk> SealedSegment<D> {
     /// What the segment's records say was settled, by [`ledger::Processor::index`].
     #[must_use]
     pub fn settled(&self) -> [Totals; 2] {
-        self.content.settled
+        self.content.sums.settled()
     }
 
     /// Which segment it is the index of.
@@ -112,7 +119,7 @@ impl<D: Disk> SealedSegment<D> {
 
     /// The moments of the first and the last that was settled, if anything was.
     pub(super) fn span(&self) -> Option<(Moment, Moment)> {
-        self.content.span
+        self.content.sums.span()
     }
 
     /// The segments before it that must be there with it.
@@ -199,22 +206,21 @@ impl<D: Disk> SealedSegment<D> {
     /// # Errors
     /// The file cannot be read.
     pub fn add_to(&self, totals: &mut [Totals; 2], ticks: &Range<u64>) -> Result<(), IndexError> {
-        let (from, to) = (Moment::first(ticks.start), Moment::first(ticks.end));
-        let Some((first, last)) =
-            self.content.span.filter(|(first, last)| *first < to && *last >= from)
-        else {
-            return Ok(());
-        };
-        let begin = block_of(&self.content.firsts, from.max(first), last);
-        let end =
-            begin + self.content.firsts[begin..].iter().take_while(|first| **first < to).count();
-        let place = begin * SUMS_BLOCK_COUNT;
-        let count = (end * SUMS_BLOCK_COUNT).min(self.content.sums.items_count) - place;
-        let bytes = self.items(&self.content.sums, place, count)?;
-        self.content
-            .layout
-            .add_between(totals, &bytes, ticks)
-            .map_err(|_| self.damaged("its sums do not fit"))
+        let sums = &self.content.sums;
+        let (whole, blocks) = sums.between(ticks);
+        sums::add(totals, whole).map_err(|_| self.damaged(SUMS_DO_NOT_FIT))?;
+        let mut bytes = [0; SUMS_BLOCK_BYTES_MAX];
+        for block in blocks.into_iter().flatten() {
+            let bytes = &mut bytes[..sums.bytes_count(block)];
+            self.read(sums.place_of(block), bytes)?;
+            if crc32c::crc32c(bytes) != block.checksum {
+                return Err(self.damaged(CHANGED));
+            }
+            sums.layout
+                .add_between(totals, bytes, ticks)
+                .map_err(|_| self.damaged(SUMS_DO_NOT_FIT))?;
+        }
+        Ok(())
     }
 
     /// The place of the first fingerprint that is not below this one: around the place where it
@@ -259,15 +265,14 @@ impl<D: Disk> SealedSegment<D> {
     /// The bytes of items of a column. The blocks that they lie in are read as a whole, and must be
     /// what they were: a file that changes under the store must not make it forget an id.
     fn items(&self, column: &Column, place: usize, count: usize) -> Result<Vec<u8>, IndexError> {
-        let block_count = column.block_count;
-        let start = place - place % block_count;
-        let end = (place + count).next_multiple_of(block_count).min(column.items_count);
+        let start = place - place % BLOCK_COUNT;
+        let end = (place + count).next_multiple_of(BLOCK_COUNT).min(column.items_count);
         let mut bytes = vec![0; (end - start) * column.item_bytes];
         self.read(column.place + (start * column.item_bytes) as u64, &mut bytes)?;
-        let blocks = bytes.chunks(block_count * column.item_bytes);
-        let checksums = &column.checksums[start / block_count..];
+        let blocks = bytes.chunks(BLOCK_COUNT * column.item_bytes);
+        let checksums = &column.checksums[start / BLOCK_COUNT..];
         if !blocks.zip(checksums).all(|(block, checksum)| crc32c::crc32c(block) == *checksum) {
-            return Err(self.damaged("it has changed since it was opened"));
+            return Err(self.damaged(CHANGED));
         }
         bytes.drain(..(place - start) * column.item_bytes);
         bytes.truncate(count * column.item_bytes);
@@ -343,30 +348,11 @@ impl Sought {
     }
 }
 
-/// The block that has a moment, of those that begin with these moments and end with the last one: around the
-/// place where it would be if all were evenly spread. The moment is not before the first one.
-fn block_of(firsts: &[Moment], moment: Moment, last: Moment) -> usize {
-    let [first, moment_number, last] =
-        [firsts[0], moment, last].map(|moment| u128::from(moment.get()));
-    let guess = (moment_number - first) * firsts.len() as u128 / (last - first + 1);
-    let guess =
-        usize::try_from(guess).map_or(firsts.len() - 1, |guess| guess.min(firsts.len() - 1));
-    let (mut low, mut high, mut step) = (guess, guess + 1, 1);
-    while low > 0 && firsts[low] > moment {
-        (high, low, step) = (low, low.saturating_sub(step), step * 2);
-    }
-    while high < firsts.len() && firsts[high] <= moment {
-        (low, high, step) = (high, (high + step).min(firsts.len()), step * 2);
-    }
-    low + firsts[low..high].partition_point(|first| *first <= moment) - 1
-}
-
 #[cfg(test)]
 mod tests {
     use ledger::disk::memory::MemoryDisk;
     use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, SEGMENT_BYTES_DEFAULT};
     use ledger::{Cents, Processor, TimestampMs};
-    use proptest::prelude::*;
 
     use super::*;
     use crate::index::Kind;
@@ -441,28 +427,6 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn the_block_of_a_moment_is_found_however_they_are_spread(
-            gaps in proptest::collection::vec(0..50_u32, 1..200),
-            beyond in 0..1_000_u64,
-        ) {
-            let mut firsts = vec![Moment::first(1_000)];
-            for gap in gaps {
-                let next = firsts[firsts.len() - 1].get() + (1 << (gap % 40));
-                firsts.push(Moment::first(next / 2));
-            }
-            let last = Moment::first(firsts[firsts.len() - 1].get() / 2 + beyond);
-            let around = firsts.iter().flat_map(|first| {
-                [first.get() / 2 - 1, first.get() / 2, first.get() / 2 + 1].map(Moment::first)
-            });
-            for moment in around.chain([last]).filter(|moment| *moment >= firsts[0]) {
-                let expected = firsts.partition_point(|first| *first <= moment) - 1;
-                prop_assert_eq!(block_of(&firsts, moment, last), expected);
-            }
-        }
-    }
-
     #[test]
     fn what_was_settled_between_two_ticks_is_read_from_the_file() {
         for (count, is_wide) in [1, 2, 48, 49, 1_000, 20_000]
@@ -475,7 +439,7 @@ mod tests {
                 SealedSegment::write(&disk, KEY, &segment, &[]).unwrap();
             }
             let sealed = SealedSegment::open(&disk, journal, KEY).unwrap().unwrap();
-            assert_eq!(sealed.content.sums.item_bytes, if is_wide { 20 } else { 10 });
+            assert_eq!(sealed.content.sums.layout.sum_bytes(), if is_wide { 20 } else { 10 });
             let ticks = u64::from(count) / 3 + 2;
             for (from, to) in
                 [(0, ticks), (0, 1), (ticks - 1, ticks), (ticks / 3, ticks / 2), (7, 7)]
@@ -564,10 +528,8 @@ mod tests {
             let file_name = index_file_name(1, 1);
             let mut bytes = disk.bytes(&file_name).unwrap();
             let sealed = SealedSegment::open(&disk, journal.clone(), KEY).unwrap().unwrap();
-            assert_eq!(sealed.content.sums.item_bytes, sum_bytes);
-            let begin = usize::try_from(sealed.content.sums.place).unwrap();
-            let end = begin + sealed.content.sums.items_count * sum_bytes;
-            change(&mut bytes[begin..end]);
+            assert_eq!(sealed.content.sums.layout.sum_bytes(), sum_bytes);
+            change(&mut bytes[sealed.content.sums.bytes()]);
             file::mend(&mut bytes);
             disk.put(&file_name, bytes);
             assert!(SealedSegment::open(&disk, journal, KEY).unwrap().is_none(), "{name}");
@@ -594,9 +556,7 @@ mod tests {
         let name = index_file_name(1, 1);
         let mut bytes = disk.bytes(&name).unwrap();
         let sealed = SealedSegment::open(&disk, journal.clone(), KEY).unwrap().unwrap();
-        let filters = usize::try_from(sealed.content.sums.place).unwrap()
-            + sealed.content.sums.items_count * sealed.content.sums.item_bytes;
-        bytes[filters + 16] ^= 0x80;
+        bytes[sealed.content.sums.bytes().end + 16] ^= 0x80;
         file::mend(&mut bytes);
         disk.put(&name, bytes);
         assert!(SealedSegment::open(&disk, journal, KEY).unwrap().is_none());
@@ -613,18 +573,19 @@ mod tests {
         let whole = disk.bytes(&name).unwrap();
         let file = disk.open(&name).unwrap();
         let first = usize::try_from(sealed.content.fingerprints.place).unwrap();
-        let end = usize::try_from(sealed.content.sums.place).unwrap()
-            + sealed.content.sums.items_count * sealed.content.sums.item_bytes;
-        let columns = first..end;
+        let columns = first..sealed.content.sums.bytes().end;
         let (mut noticed, mut noticed_sums) = (0, 0);
         for byte in columns.step_by(97) {
             file.write_at(byte as u64, &[whole[byte] ^ 0x40]).unwrap();
-            let mut totals = [Totals::default(); 2];
-            match sealed.add_to(&mut totals, &(0..u64::from(count))) {
-                Ok(()) => assert_eq!(totals, sealed.settled()),
-                Err(error) => {
-                    assert!(error.to_string().contains("has changed"), "{error}");
-                    noticed_sums += 1;
+            for tick in (0..u64::from(count) / 3).step_by(8) {
+                let mut totals = [Totals::default(); 2];
+                let mut add = |ticks| sealed.add_to(&mut totals, &ticks);
+                match add(0..tick).and_then(|()| add(tick..u64::from(count))) {
+                    Ok(()) => assert_eq!(totals, sealed.settled()),
+                    Err(error) => {
+                        assert!(error.to_string().contains("has changed"), "{error}");
+                        noticed_sums += 1;
+                    }
                 }
             }
             for number in (0..count).step_by(7) {
