@@ -24,6 +24,9 @@ const KEY: SegmentKey = SegmentKey {
 /// The filter's table has a size of its own, and the journal is read in chunks.
 const BYTES_MAX: usize = 1 << 20;
 
+/// Somewhat more than the ticks of all payments.
+const TICKS_COUNT: u16 = 400;
+
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Bytes(bytes);
     memory::within(BYTES_MAX, || {
@@ -43,9 +46,11 @@ fuzz_target!(|bytes: &[u8]| {
                     Err(error) => panic!("the file is as it was when it was opened: {error}"),
                 }
                 for _ in 0..4 {
-                    let [one, other] = [(); 2].map(|()| u64::from(input.u16()));
-                    let ticks = one.min(other)..one.max(other);
-                    sealed.add_to(&mut settled, &ticks).expect("a part of what fits");
+                    let [one, other] = [(); 2].map(|()| u64::from(input.u16() % TICKS_COUNT));
+                    assert_eq!(
+                        in_parts(&sealed, [one.min(other), one.max(other)]),
+                        sealed.settled()
+                    );
                 }
                 for id in ids.iter().copied().chain((0..=255).map(id)) {
                     if let Ok(Some(entry)) = sealed.find(&mut Sought::new(id)) {
@@ -92,13 +97,22 @@ fn check_whole(disk: &MemoryDisk, journal: &MemoryDisk, segment: &OpenSegment) {
     let sealed = SealedSegment::open(disk, journal.clone(), KEY).expect("the disk is whole");
     let sealed = sealed.expect("it was just written");
     let expected: BTreeMap<_, _> = segment.entries().collect();
-    let mut settled = [Totals::default(); 2];
-    sealed.add_to(&mut settled, &(0..u64::MAX >> 1)).expect("it is whole");
-    assert_eq!(settled, segment.settled());
+    for tick in (0..TICKS_COUNT).step_by(50).map(u64::from) {
+        assert_eq!(in_parts(&sealed, [tick, tick + 20]), segment.settled());
+    }
     for id in (0..=255).map(id) {
         let found = sealed.find(&mut Sought::new(id)).expect("the journal is whole");
         assert_eq!(found.map(|e| e.index()), expected.get(&id).map(|e| e.index()));
     }
+}
+
+/// What was settled before, between and after two ticks.
+fn in_parts(sealed: &SealedSegment<MemoryDisk>, [one, other]: [u64; 2]) -> [Totals; 2] {
+    let mut settled = [Totals::default(); 2];
+    for ticks in [0..one, one..other, other..u64::MAX >> 1] {
+        sealed.add_to(&mut settled, &ticks).expect("the file is as it was when it was opened");
+    }
+    settled
 }
 
 /// The file with some bytes changed, and perhaps cut or made longer.

@@ -211,8 +211,8 @@ impl<D: Disk> SealedSegment<D> {
         sums::add(totals, whole).map_err(|_| self.damaged(SUMS_DO_NOT_FIT))?;
         let mut bytes = [0; SUMS_BLOCK_BYTES_MAX];
         for block in blocks.into_iter().flatten() {
-            let bytes = &mut bytes[..sums.bytes_count(block)];
-            self.read(sums.place_of(block), bytes)?;
+            let bytes = &mut bytes[..block.count];
+            self.read(block.place, bytes)?;
             if crc32c::crc32c(bytes) != block.checksum {
                 return Err(self.damaged(CHANGED));
             }

@@ -3,8 +3,9 @@
 //! blocks at most, those in which it begins and ends.
 //!
 //! A part of the database's bottom buckets that has at least [`SUMS_COUNT_MIN`] sums ends with a block: what a summary
-//! asks for begins or ends with such a part, and this end then need not be read. Where payments are rare a block goes
-//! on over several parts, so that a sum takes no more than 2.4 bytes of memory. The file knows nothing of blocks.
+//! asks for begins or ends with such a part, and where payments are dense this end then need not be read. Where they are
+//! rare a block goes on over several parts, so that a sum takes no more than 2 bytes of memory. The file knows nothing
+//! of blocks; they are cut as it is checked, and the last one of each piece that is checked at a time may be smaller.
 
 use std::ops::Range;
 
@@ -25,18 +26,23 @@ pub(super) const SUMS_BLOCK_BYTES_MAX: usize = SUMS_COUNT_MAX * SUM_BYTES_MAX;
 
 /// Sums that are read together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SumsBlock {
+struct SumsBlock {
     /// The moments of its first and its last sum.
     first: Moment,
     last: Moment,
     /// What the blocks before it have, by [`ledger::Processor::index`]. A segment has fewer records than fit.
     cents_before: [i64; 2],
     counts_before: [u32; 2],
-    /// Which sum its first one is, and how many they are.
+    /// Which sum its first one is.
     place: u32,
-    count: u32,
     /// CRC-32C of its bytes.
-    pub checksum: u32,
+    checksum: u32,
+}
+
+impl SumsBlock {
+    fn is_within(&self, from: Moment, to: Moment) -> bool {
+        self.first >= from && self.last < to
+    }
 }
 
 /// The sums of a file that was checked.
@@ -47,7 +53,19 @@ pub(super) struct Sums {
     pub layout: Layout,
     /// None is empty.
     blocks: Box<[SumsBlock]>,
+    count: u32,
     settled: [Totals; 2],
+}
+
+/// The bytes of a block, as they were when the file was checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SumsBytes {
+    /// Where they begin in the file.
+    pub place: u64,
+    /// How many they are.
+    pub count: usize,
+    /// Their CRC-32C.
+    pub checksum: u32,
 }
 
 impl Sums {
@@ -66,44 +84,49 @@ impl Sums {
     #[cfg(test)]
     pub fn bytes(&self) -> Range<usize> {
         let begin = usize::try_from(self.place).unwrap();
-        let count: usize = self.blocks.iter().map(|block| self.bytes_count(block)).sum();
-        begin..begin + count
+        begin..begin + self.count as usize * self.layout.sum_bytes()
     }
 
-    /// Where a block begins in the file.
-    pub fn place_of(&self, block: &SumsBlock) -> u64 {
-        self.place + u64::from(block.place) * self.layout.sum_bytes() as u64
-    }
-
-    /// Bytes of a block.
-    pub fn bytes_count(&self, block: &SumsBlock) -> usize {
-        block.count as usize * self.layout.sum_bytes()
+    fn bytes_of(&self, block: usize) -> SumsBytes {
+        let SumsBlock { place, checksum, .. } = self.blocks[block];
+        let end = self.blocks.get(block + 1).map_or(self.count, |next| next.place);
+        let sum_bytes = self.layout.sum_bytes();
+        SumsBytes {
+            place: self.place + u64::from(place) * sum_bytes as u64,
+            count: (end - place) as usize * sum_bytes,
+            checksum,
+        }
     }
 
     /// What lies between two ticks: of the blocks that do so as a whole, and the blocks that do so in part.
-    pub fn between(&self, ticks: &Range<u64>) -> ([Totals; 2], [Option<&SumsBlock>; 2]) {
+    pub fn between(&self, ticks: &Range<u64>) -> ([Totals; 2], [Option<SumsBytes>; 2]) {
         let (from, to) = (Moment::first(ticks.start), Moment::first(ticks.end));
         let Some((first, last)) = self.span().filter(|(first, last)| *first < to && *last >= from)
         else {
             return Default::default();
         };
         let mut begin = block_of(&self.blocks, from.max(first), last);
+        // Never the last block.
         if self.blocks[begin].last < from {
             begin += 1;
         }
         let mut end =
             begin + self.blocks[begin..].iter().take_while(|block| block.first < to).count();
-        let is_in_part = |block: &&SumsBlock| block.first < from || block.last >= to;
-        let first = self.blocks[begin..end].first().filter(is_in_part);
-        begin += usize::from(first.is_some());
-        let last = self.blocks[begin..end].last().filter(is_in_part);
-        end -= usize::from(last.is_some());
+        let mut in_part = [None; 2];
+        if begin < end && !self.blocks[begin].is_within(from, to) {
+            in_part[0] = Some(self.bytes_of(begin));
+            begin += 1;
+        }
+        if begin < end && !self.blocks[end - 1].is_within(from, to) {
+            in_part[1] = Some(self.bytes_of(end - 1));
+            end -= 1;
+        }
         let (until, before) = (self.before(end), self.before(begin));
         let whole = [0, 1].map(|processor| Totals {
             count: until[processor].count - before[processor].count,
             amount: Cents::new(until[processor].amount.get() - before[processor].amount.get()),
         });
-        (whole, [first, last])
+        (whole, in_part)
     }
 
     /// What the blocks before this one have, or all of them.
@@ -152,17 +175,15 @@ impl SumsReader {
             let (block, rest) = bytes.split_at(count * self.layout.sum_bytes());
             let last = block.rchunks(self.layout.sum_bytes()).next()?;
             bytes = rest;
-            let count = u32::try_from(count).ok()?;
             self.blocks.push(SumsBlock {
                 first: self.layout.first(block)?,
                 last: self.layout.first(last).filter(|last| *last < end)?,
                 cents_before: self.settled.map(|totals| totals.amount.get()),
                 counts_before: [narrow(self.settled[0].count)?, narrow(self.settled[1].count)?],
                 place: self.count,
-                count,
                 checksum: crc32c::crc32c(block),
             });
-            self.count = self.count.checked_add(count)?;
+            self.count = self.count.checked_add(u32::try_from(count).ok()?)?;
             self.layout.add_between(&mut self.settled, block, &(0..u64::MAX >> 1)).ok()?;
         }
         Some(())
@@ -191,8 +212,8 @@ impl SumsReader {
 
     /// All that was read.
     pub fn finish(self) -> Sums {
-        let Self { place, layout, blocks, settled, .. } = self;
-        Sums { place, layout, blocks: blocks.into(), settled }
+        let Self { place, layout, blocks, count, settled } = self;
+        Sums { place, layout, blocks: blocks.into(), count, settled }
     }
 }
 
@@ -251,21 +272,23 @@ mod tests {
         #[test]
         fn what_lies_between_two_ticks_is_told_by_blocks_and_two_of_them_read(
             gaps in proptest::collection::vec((0..12_u32, 0..2_usize, 1..1_i64 << 33), 0..1_500),
+            // So many cents fit into few bytes, or need many.
+            cents_end in prop::sample::select(vec![1_i64 << 16, 1 << 33]),
             bounds in [0..1_u64 << 13, 0..1_u64 << 13],
         ) {
             let mut tick = 100;
             let payments: Vec<_> = gaps.into_iter().map(|(gap, processor, cents)| {
                 // Most in the millisecond of the one before, or near it.
                 tick += u64::from(gap.saturating_sub(7)).pow(2);
-                (tick, processor, cents)
+                (tick, processor, cents % cents_end)
             }).collect();
             let (sums, bytes) = read(&payments, 100);
             let ticks = bounds[0].min(bounds[1])..bounds[0].max(bounds[1]);
             for ticks in [ticks.clone(), 0..ticks.end, ticks.start..u64::MAX >> 1] {
                 let (mut totals, blocks) = sums.between(&ticks);
                 for block in blocks.into_iter().flatten() {
-                    let place = usize::try_from(sums.place_of(block) - 7).unwrap();
-                    let bytes = &bytes[place..place + sums.bytes_count(block)];
+                    let place = usize::try_from(block.place - 7).unwrap();
+                    let bytes = &bytes[place..place + block.count];
                     prop_assert!(bytes.len() <= SUMS_BLOCK_BYTES_MAX);
                     prop_assert_eq!(crc32c::crc32c(bytes), block.checksum);
                     sums.layout.add_between(&mut totals, bytes, &ticks).unwrap();
@@ -306,28 +329,62 @@ mod tests {
     #[test]
     fn blocks_end_with_a_part_of_the_bottom_buckets_unless_they_are_small() {
         // Two in each millisecond, then some, and then one in many.
-        let dense = (0..1_024).flat_map(|tick| [(tick, 0, 5), (tick, 1, 5)]);
+        let dense = (100..1_024).flat_map(|tick| [(tick, 0, 5), (tick, 1, 5)]);
         let some =
             (4..30).flat_map(|part| (0..20 + 3 * part).map(move |tick| (256 * part + tick, 0, 5)));
         let rare = (0..1_000).map(|number| (10_000 + 300 * number, 0, 5));
-        let (sums, _) = read(&dense.chain(some).chain(rare).collect::<Vec<_>>(), usize::MAX / 20);
-        let mut counts = BTreeMap::<u64, u32>::new();
-        for block in &sums.blocks {
+        let (sums, _) =
+            read(&dense.chain(some).chain(rare).collect::<Vec<_>>(), usize::MAX / SUM_BYTES_MAX);
+        let counts_of = |block: usize| sums.bytes_of(block).count / sums.layout.sum_bytes();
+        let mut counts = BTreeMap::<u64, usize>::new();
+        for (number, block) in sums.blocks.iter().enumerate() {
             let parts = [block.first, block.last]
                 .map(|moment| pyramid::bucket(moment.tick(), BOTTOM_LEVEL - 1));
             if block.last < Moment::first(30 * 256) {
                 assert_eq!(parts[0], parts[1]);
-                *counts.entry(parts[0]).or_default() += block.count;
+                *counts.entry(parts[0]).or_default() += counts_of(number);
             }
         }
         let some = (4..30).map(|part| 20 + 3 * part);
-        assert!(counts.into_values().eq([512; 4].into_iter().chain(some)));
-        let is_small = |block: &&SumsBlock| (block.count as usize) < SUMS_COUNT_MIN;
-        // At the end of all.
-        assert!(sums.blocks.iter().filter(is_small).count() <= 1);
+        assert!(counts.into_values().eq([312, 512, 512, 512].into_iter().chain(some)));
+        // But for the end of all.
+        for number in 0..sums.blocks.len() - 1 {
+            assert!((SUMS_COUNT_MIN..=SUMS_COUNT_MAX).contains(&counts_of(number)));
+        }
         // Whole parts need not be read.
         let (totals, blocks) = sums.between(&(256..768));
         assert_eq!(totals, [Totals { count: 512, amount: Cents::new(5 * 512) }; 2]);
         assert!(blocks.into_iter().flatten().next().is_none());
+        // Of one that is asked for in part, one block.
+        let (_, blocks) = sums.between(&(256..300));
+        assert_eq!(blocks.into_iter().flatten().count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_read_for_a_span_between_two_blocks() {
+        let both = (0..30).chain(1_024..1_060).map(|tick| (tick, 0, 5)).collect::<Vec<_>>();
+        let (sums, _) = read(&both, 100);
+        assert_eq!(sums.blocks.len(), 2);
+        for ticks in [30..1_024, 30..31, 1_023..1_024, 40..40, 1_060..2_000] {
+            let (totals, blocks) = sums.between(&ticks);
+            assert_eq!(totals, [Totals::default(); 2]);
+            assert!(blocks.into_iter().flatten().next().is_none(), "{ticks:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_are_not_in_order_are_not_read() {
+        let payments: Vec<_> = (0..40).map(|tick| (1_000 + tick, 0, 5)).collect();
+        let (sums, bytes) = read(&payments, 100);
+        let sum_bytes = sums.layout.sum_bytes();
+        let (first, second) = bytes.split_at(20 * sum_bytes);
+        let mut reader = SumsReader::new(7, sums.layout);
+        assert!(reader.read(second).is_some());
+        assert!(reader.read(first).is_none(), "earlier");
+        let mut reader = SumsReader::new(7, sums.layout);
+        assert!(reader.read(first).is_some());
+        assert!(reader.read(&bytes[19 * sum_bytes..]).is_none(), "one twice");
+        assert!(reader.read(second).is_some());
+        assert_eq!(reader.finish().settled(), sums.settled());
     }
 }
