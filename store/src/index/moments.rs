@@ -171,6 +171,15 @@ impl Layout {
         }
     }
 
+    /// Adds to totals, by [`Processor::index`], all of the sums with these bytes.
+    pub fn add(self, totals: &mut [Totals; 2], bytes: &[u8]) -> Result<(), TotalOverflow> {
+        if self.is_narrow {
+            add_all(totals, bytes.as_chunks::<{ size_of::<Narrow>() }>().0)
+        } else {
+            add_all(totals, bytes.as_chunks::<{ size_of::<Wide>() }>().0)
+        }
+    }
+
     /// The moment of the first sum in these bytes.
     pub fn first(self, bytes: &[u8]) -> Option<Moment> {
         let moment = if self.is_narrow {

@@ -184,21 +184,29 @@ impl SumsReader {
                 checksum: crc32c::crc32c(block),
             });
             self.count = self.count.checked_add(u32::try_from(count).ok()?)?;
-            self.layout.add_between(&mut self.settled, block, &(0..u64::MAX >> 1)).ok()?;
+            self.layout.add(&mut self.settled, block).ok()?;
         }
         Some(())
     }
 
     /// How many of these sums make a block.
     fn block_count(&self, bytes: &[u8]) -> usize {
-        let part = |moment: Moment| pyramid::bucket(moment.tick(), BOTTOM_LEVEL - 1);
-        let (mut count, mut last_part) = (0, None);
-        for sum in bytes.chunks(self.layout.sum_bytes()).take(SUMS_COUNT_MAX + SUMS_COUNT_MIN) {
-            let next_part = self.layout.first(sum).map(part);
-            if count >= SUMS_COUNT_MIN && next_part != last_part {
-                break;
-            }
-            (count, last_part) = (count + 1, next_part);
+        let sum_bytes = self.layout.sum_bytes();
+        let part = |place: usize| {
+            let moment = self.layout.first(&bytes[place * sum_bytes..]);
+            moment.map(|moment| pyramid::bucket(moment.tick(), BOTTOM_LEVEL - 1))
+        };
+        let (mut count, mut end) = (SUMS_COUNT_MIN, SUMS_COUNT_MAX + SUMS_COUNT_MIN);
+        end = end.min(bytes.len() / sum_bytes);
+        if end <= count {
+            return end;
+        }
+        // Up to the end of the part that the least block ends in.
+        let own = part(count - 1);
+        let mut beyond = end;
+        while count < beyond {
+            let middle = count + (beyond - count) / 2;
+            if part(middle) == own { count = middle + 1 } else { beyond = middle }
         }
         if count <= SUMS_COUNT_MAX {
             count
