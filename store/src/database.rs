@@ -402,7 +402,8 @@ impl Database {
     }
 }
 
-fn add(sum: &mut Both, added: Both) -> Result<(), TotalOverflow> {
+/// Adds to the totals of both processors.
+pub(crate) fn add(sum: &mut Both, added: Both) -> Result<(), TotalOverflow> {
     for (sum, added) in sum.iter_mut().zip(added) {
         *sum = sum.checked_add(added)?;
     }

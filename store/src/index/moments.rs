@@ -6,6 +6,7 @@ use std::ops::Range;
 use ledger::money::TotalOverflow;
 use ledger::{Cents, Processor, TimestampMs, Totals};
 
+use crate::database::add;
 use crate::pyramid;
 
 /// Sums that are kept together: so many are moved at most when a late one comes between others.
@@ -46,10 +47,7 @@ fn add_all<S: Ordered>(totals: &mut [Totals; 2], sums: &[S]) -> Result<(), Total
         count: both.count - second.count,
         amount: Cents::new(both.amount.get() - second.amount.get()),
     };
-    for (total, added) in totals.iter_mut().zip([first, second]) {
-        *total = total.checked_add(added)?;
-    }
-    Ok(())
+    add(totals, [first, second])
 }
 
 /// A [`Sum`], or its bytes. The moments of bytes count from [`Layout::base`].

@@ -22,7 +22,8 @@ use super::file::{
 };
 use super::moments::Moment;
 use super::open::OpenSegment;
-use super::sums::{self, SUMS_BLOCK_BYTES_MAX};
+use super::sums::SUMS_BLOCK_BYTES_MAX;
+use crate::database::add;
 
 /// Fingerprints that are read at a time.
 const WINDOW_COUNT: usize = 512;
@@ -208,7 +209,7 @@ impl<D: Disk> SealedSegment<D> {
     pub fn add_to(&self, totals: &mut [Totals; 2], ticks: &Range<u64>) -> Result<(), IndexError> {
         let sums = &self.content.sums;
         let (whole, blocks) = sums.between(ticks);
-        sums::add(totals, whole).map_err(|_| self.damaged(SUMS_DO_NOT_FIT))?;
+        add(totals, whole).map_err(|_| self.damaged(SUMS_DO_NOT_FIT))?;
         let mut bytes = [0; SUMS_BLOCK_BYTES_MAX];
         for block in blocks.into_iter().flatten() {
             let bytes = &mut bytes[..block.count];

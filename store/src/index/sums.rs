@@ -9,7 +9,6 @@
 
 use std::ops::Range;
 
-use ledger::money::TotalOverflow;
 use ledger::{Cents, TimestampMs, Totals};
 
 use super::moments::{Layout, Moment, SUM_BYTES_MAX};
@@ -140,14 +139,6 @@ impl Sums {
     }
 }
 
-/// Adds to totals, by [`ledger::Processor::index`].
-pub(super) fn add(totals: &mut [Totals; 2], added: [Totals; 2]) -> Result<(), TotalOverflow> {
-    for (total, added) in totals.iter_mut().zip(added) {
-        *total = total.checked_add(added)?;
-    }
-    Ok(())
-}
-
 /// Makes blocks of sums that are read one piece after the other.
 pub(super) struct SumsReader {
     place: u64,
@@ -196,14 +187,13 @@ impl SumsReader {
             let moment = self.layout.first(&bytes[place * sum_bytes..]);
             moment.map(|moment| pyramid::bucket(moment.tick(), BOTTOM_LEVEL - 1))
         };
-        let (mut count, mut end) = (SUMS_COUNT_MIN, SUMS_COUNT_MAX + SUMS_COUNT_MIN);
-        end = end.min(bytes.len() / sum_bytes);
-        if end <= count {
+        let end = (bytes.len() / sum_bytes).min(SUMS_COUNT_MAX + SUMS_COUNT_MIN);
+        if end <= SUMS_COUNT_MIN {
             return end;
         }
         // Up to the end of the part that the least block ends in.
-        let own = part(count - 1);
-        let mut beyond = end;
+        let own = part(SUMS_COUNT_MIN - 1);
+        let (mut count, mut beyond) = (SUMS_COUNT_MIN, end);
         while count < beyond {
             let middle = count + (beyond - count) / 2;
             if part(middle) == own { count = middle + 1 } else { beyond = middle }
