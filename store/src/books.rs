@@ -39,6 +39,10 @@ const REBUILD_PAYMENTS_MAX: usize = 4096;
 /// Segments that may wait to be indexed while journals are read at the start, so that not all of
 /// them are in memory.
 const INDEXING_MAX: usize = 1;
+/// With so many entries of the index waiting to be written nothing new is decided upon, so that not all that waits for
+/// a slow disk is in memory. One takes up to 48 bytes, and a healthy disk leaves those of one or two segments, 200,000
+/// each.
+const WAITING_ENTRIES_MAX: usize = 1_500_000;
 
 /// Segments of one payment that are told at most. It has records in one or two, and in more only where it
 /// was posted again long after.
@@ -150,6 +154,10 @@ pub struct Books {
     decisions: Decisions<FolderDisk>,
     index: Index<FolderDisk>,
     indexer: Indexer<FolderDisk>,
+    /// How many entries may wait for the indexer before nothing new is decided upon.
+    waiting_max: usize,
+    /// Too many wait. It is over when half of that do.
+    is_index_behind: bool,
     /// Segments whose index could not be written to a file.
     kept_in_memory: BTreeSet<(u16, u32)>,
     database: Arc<Database>,
@@ -203,6 +211,8 @@ pub struct BooksStanding {
     pub behind_counts: BTreeMap<u16, Option<u64>>,
     /// Segments in the index.
     pub segments_count: u64,
+    /// Entries of the index that wait to be written to a file.
+    pub waiting_count: u64,
 }
 
 impl Books {
@@ -267,6 +277,8 @@ impl Books {
             boot_id,
             indexer: Indexer::start(index_disk.clone())
                 .map_err(failed("start a thread for", &volume.store()))?,
+            waiting_max: WAITING_ENTRIES_MAX,
+            is_index_behind: false,
             kept_in_memory: BTreeSet::new(),
             index_disk,
             instances: BTreeMap::new(),
@@ -605,6 +617,7 @@ impl Books {
                 .map(|(number, state)| (*number, behind(*number, state)))
                 .collect(),
             segments_count: self.index.segments_count(),
+            waiting_count: self.indexer.pending_entries() as u64,
         }
     }
 
@@ -649,6 +662,9 @@ impl Books {
         instance: u16,
         through: Position,
     ) -> Result<Result<Decided, ClaimsError>, BooksError> {
+        if let Err(behind) = self.demand_room()? {
+            return Ok(Err(behind));
+        }
         let through = self.read_before(instance, through)?;
         let decided = match self.decisions.claim(&mut self.index, instance, through) {
             Ok(decided) => Ok(decided),
@@ -660,13 +676,36 @@ impl Books {
     }
 
     /// What an instance has accepted before a place in its journal and nobody has decided upon, where
-    /// rights are [`Rights::Shared`].
+    /// rights are [`Rights::Shared`]. The inner error says that
+    /// nothing is decided upon for now.
     ///
     /// # Errors
     /// The instance's journal or the index cannot be read.
-    pub fn undecided(&mut self, instance: u16, through: Position) -> Result<Undecided, BooksError> {
+    pub fn undecided(
+        &mut self,
+        instance: u16,
+        through: Position,
+    ) -> Result<Result<Undecided, ClaimsError>, BooksError> {
+        if let Err(behind) = self.demand_room()? {
+            return Ok(Err(behind));
+        }
         let through = self.read_before(instance, through)?;
-        Ok(self.decisions.undecided(&self.index, instance, through)?)
+        Ok(Ok(self.decisions.undecided(&self.index, instance, through)?))
+    }
+
+    /// Lets another number of entries of the index wait for the disk before nothing new is decided upon.
+    pub fn limit_waiting(&mut self, entries_max: usize) {
+        self.waiting_max = entries_max;
+    }
+
+    /// Demands that not too much waits for the indexer. What is decided upon fills more segments: it is sent and
+    /// settled.
+    fn demand_room(&mut self) -> Result<Result<(), ClaimsError>, BooksError> {
+        self.close_segments()?;
+        let count = self.indexer.pending_entries();
+        let may_wait = if self.is_index_behind { self.waiting_max / 2 } else { self.waiting_max };
+        self.is_index_behind = count > may_wait;
+        Ok(if self.is_index_behind { Err(ClaimsError::Behind { count }) } else { Ok(()) })
     }
 
     /// Takes in what was decided elsewhere upon everything that an instance accepted before a place:
@@ -940,7 +979,7 @@ impl Books {
     }
 
     fn take_indexed(&mut self, indexed: Indexed<FolderDisk>) {
-        let Indexed { instance, number, written } = indexed;
+        let Indexed { instance, number, written, .. } = indexed;
         let why = match written {
             Ok(segment) => {
                 if self.index.finish(segment) {

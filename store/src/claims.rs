@@ -50,7 +50,7 @@ const KIND_DECIDED_BEFORE: u8 = 2;
 const KIND_LOSER: u8 = 3;
 const KIND_CLAIM: u8 = 4;
 
-/// What goes wrong with the claim log.
+/// Why claims cannot be decided upon: what goes wrong with the claim log, or that the index has no room.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimsError {
     /// The operating system refuses.
@@ -71,6 +71,15 @@ pub enum ClaimsError {
     InUse {
         /// The store's folder.
         folder: String,
+    },
+    /// The index of what was decided upon is not on the disk yet, and has to be in memory until it is.
+    #[error(
+        "{count} entries of the index wait to be written, so nothing new is decided upon: the disk is slow, or the \
+         index is being made again"
+    )]
+    Behind {
+        /// Entries that are not written.
+        count: usize,
     },
     /// The bytes are not what was written there.
     #[error(

@@ -6,12 +6,14 @@
 //! instance that runs but cannot be asked stops the purge: then nothing is purged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::Discriminant;
 
 use ledger::journal::Position;
 use ledger::protocol::{NOTICE, PROTOCOL_VERSION, Request, Response};
 use ledger::volume::instance_name;
 
 use crate::books::{Books, BooksError, BooksStanding};
+use crate::claims::ClaimsError;
 use crate::decisions::Undecided;
 
 /// The number of a connection, unique while the store runs.
@@ -47,15 +49,15 @@ pub struct Desk {
     instances: BTreeMap<ConnectionNumber, u16>,
     purge: Option<PendingPurge>,
     purges_count: u64,
-    /// Claims cannot be written down, and that was told.
-    claims_fail: bool,
+    /// Why claims cannot be decided upon, as it was told last.
+    told: Option<Discriminant<ClaimsError>>,
 }
 
 impl Desk {
     /// A desk over these books, with nobody connected.
     #[must_use]
     pub fn new(books: Books) -> Self {
-        Self { books, instances: BTreeMap::new(), purge: None, purges_count: 0, claims_fail: false }
+        Self { books, instances: BTreeMap::new(), purge: None, purges_count: 0, told: None }
     }
 
     /// The books.
@@ -139,8 +141,26 @@ impl Desk {
     ) -> Result<Result<(u16, Undecided), Response>, BooksError> {
         match self.instances.get(&connection) {
             None => Ok(Err(refused_stranger())),
-            Some(instance) => Ok(Ok((*instance, self.books.undecided(*instance, through)?))),
+            Some(instance) => {
+                let instance = *instance;
+                let undecided = self.books.undecided(instance, through)?;
+                Ok(self.refuse_or(undecided).map(|undecided| (instance, undecided)))
+            }
         }
+    }
+
+    /// The response to a claim that cannot be decided upon now. The log has why, and when it is over.
+    fn refuse_or<T>(&mut self, decided: Result<T, ClaimsError>) -> Result<T, Response> {
+        let why = decided.as_ref().err().map(std::mem::discriminant);
+        if why != std::mem::replace(&mut self.told, why) {
+            match &decided {
+                Ok(_) => tracing::info!("claims can be decided again"),
+                Err(error) => {
+                    tracing::error!("{error}. No further payment is sent until that is over");
+                }
+            }
+        }
+        decided.map_err(|error| Response::Refused(error.to_string()))
     }
 
     /// Takes in what was decided elsewhere upon what [`Desk::begin_claim`] gave, and gives the answer.
@@ -170,20 +190,11 @@ impl Desk {
         let Some(instance) = self.instances.get(&connection) else {
             return Ok(refused_stranger());
         };
-        Ok(match self.books.claim(*instance, through)? {
-            Ok(decided) => {
-                if std::mem::take(&mut self.claims_fail) {
-                    tracing::info!("claims can be decided again");
-                }
-                Response::Claimed { through: decided.through, losers: decided.losers }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.claims_fail, true) {
-                    tracing::error!("{error}. No payment is sent until that works again");
-                }
-                Response::Refused(error.to_string())
-            }
-        })
+        let decided = self.books.claim(*instance, through)?;
+        Ok(self.refuse_or(decided).map_or_else(
+            |refused| refused,
+            |decided| Response::Claimed { through: decided.through, losers: decided.losers },
+        ))
     }
 
     fn begin_purge(

@@ -97,6 +97,11 @@ impl StoreMetrics {
             "Segments of journals in the index.",
             books.segments_count,
         );
+        page.gauge(
+            "router_store_waiting_index_entries",
+            "Entries of the index that are in memory until they are written to a file.",
+            books.waiting_count,
+        );
         page.gauge("router_store_apis", "APIs that are connected.", apis_count as u64);
     }
 }

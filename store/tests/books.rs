@@ -12,6 +12,7 @@ use ledger::disk::folder::FolderDisk;
 use ledger::journal::{Event, Journal, JournalConfig, PaymentRecord, Position};
 use ledger::volume::Volume;
 use ledger::{Cents, CorrelationId, Processor, RangeMs, TimestampMs, Totals};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use store::books::{Books, BooksError, Rights};
 use store::claims::ClaimsError;
 use tempfile::TempDir;
@@ -257,14 +258,101 @@ fn segments_that_are_filled_without_a_claim_are_indexed() {
     }
     let last = site.end(1).segment;
     assert!(last > claimed + 1, "segments {claimed} to {last}");
+    finish_indexing(&mut books);
+    for number in 1..last {
+        assert!(site.path(&index_file(number)).exists(), "segment {number}");
+    }
+    assert_eq!(books.sum(RangeMs::ALL).unwrap()[0].count, 149);
+}
+
+/// The index of a segment is in memory until it is in its file. A disk that does not answer is a pipe here, in the
+/// place of a file that the indexer reads, which blocks it until somebody opens the other end.
+#[test]
+fn nothing_is_decided_upon_while_too_much_waits_for_the_disk() {
+    let mut site = Site::new();
+    let mut books = site.books();
+    site.settle_many(1..50);
+    site.claim(&mut books, 1);
+    site.claim(&mut books, 2);
+    finish_indexing(&mut books);
+    let last = (1..100).take_while(|number| site.path(&index_file(*number)).exists()).last();
+    let file = site.path(&index_file(last.unwrap()));
+    let [aside, pipe] = ["aside", "pipe"].map(|name| site.path(name));
+    let blocked = Blocked::new(&file, [&aside, &pipe]);
+    books.limit_waiting(50);
+
+    let mut settled = 50;
+    let behind = loop {
+        site.write(1, settled, Event::Accepted);
+        let through = site.end(1);
+        match books.claim(1, through).unwrap() {
+            Ok(decided) => assert!(decided.losers.is_empty()),
+            Err(behind) => break behind,
+        }
+        let (processor, requested_at) = (Processor::Default, at(settled));
+        site.write(1, settled, Event::Dispatched { processor, requested_at });
+        site.write(1, settled, Event::Settled { processor, requested_at });
+        settled += 1;
+        assert!(settled < 150, "segments {} wait", site.end(1).segment - last.unwrap());
+    };
+    let ClaimsError::Behind { count: waiting } = behind else { panic!("{behind}") };
+    assert!(waiting > 50);
+    assert_eq!(books.standing().waiting_count, waiting as u64);
+    // What was settled is told all the same, and the other instance's payments wait as well.
+    let count = |totals: [Totals; 2]| totals[0].count + totals[1].count;
+    assert_eq!(count(books.sum(RangeMs::ALL).unwrap()), u64::from(settled) - 1);
+    site.write(2, 200, Event::Accepted);
+    let through = site.end(2);
+    // It is over when half of what may wait does.
+    for (entries_max, is_decided) in [(50, false), (2 * waiting - 1, false), (2 * waiting, true)] {
+        books.limit_waiting(entries_max);
+        assert_eq!(books.claim(2, through).unwrap().is_ok(), is_decided, "{entries_max}");
+    }
+
+    drop(blocked);
+    finish_indexing(&mut books);
+    site.claim(&mut books, 1);
+    site.claim(&mut books, 2);
+    finish_indexing(&mut books);
+    let end = site.end(1).segment;
+    assert!((1..end).all(|number| site.path(&index_file(number)).exists()), "up to {end}");
+    assert_eq!(count(books.sum(RangeMs::ALL).unwrap()), u64::from(settled) - 1);
+}
+
+/// A pipe in the place of a file: nobody who opens it to read comes any further while this is there.
+struct Blocked<'a> {
+    file: &'a Path,
+    aside: &'a Path,
+    pipe: &'a Path,
+}
+
+impl<'a> Blocked<'a> {
+    fn new(file: &'a Path, [aside, pipe]: [&'a Path; 2]) -> Self {
+        fs::rename(file, aside).unwrap();
+        mknodat(CWD, file, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        Self { file, aside, pipe }
+    }
+}
+
+impl Drop for Blocked<'_> {
+    /// Puts the file back. The pipe stays open for both, because somebody may have found it and not opened it yet.
+    fn drop(&mut self) {
+        fs::rename(self.file, self.pipe).unwrap();
+        fs::rename(self.aside, self.file).unwrap();
+        let both = fs::OpenOptions::new().read(true).write(true).open(self.pipe).unwrap();
+        std::mem::forget(both);
+    }
+}
+
+fn index_file(number: u32) -> String {
+    format!("index/api-1-{number:010}.ids")
+}
+
+fn finish_indexing(books: &mut Books) {
     books.read_all().unwrap();
     while books.is_indexing() {
         books.read_all().unwrap();
     }
-    for number in 1..last {
-        assert!(site.path(&format!("index/api-1-{number:010}.ids")).exists(), "segment {number}");
-    }
-    assert_eq!(books.sum(RangeMs::ALL).unwrap()[0].count, 149);
 }
 
 /// The record of the loser lies in a segment that is sealed before its journal says that it lost.

@@ -32,6 +32,8 @@ pub struct Indexed<D: Disk> {
     pub instance: u16,
     /// The number of the segment.
     pub number: u32,
+    /// How many entries it has.
+    pub entries_count: usize,
     /// The index that reads the file.
     pub written: Result<SealedSegment<D>, IndexError>,
 }
@@ -42,6 +44,7 @@ pub struct Indexer<D: Disk> {
     done: Receiver<Indexed<D>>,
     thread: Option<JoinHandle<()>>,
     pending_count: usize,
+    pending_entries: usize,
 }
 
 impl<D: Disk + Send + 'static> Indexer<D>
@@ -58,19 +61,24 @@ where
         let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
             for job in jobs_of_thread {
                 let SegmentKey { instance, number, .. } = job.key;
+                let entries_count = job.segment.entries_count();
                 let written = job.write(&disk);
+                let indexed = Indexed { instance, number, entries_count, written };
                 // Nobody listens any more once the store ends; the file is there all the same.
-                let _ = done_of_thread.send(Indexed { instance, number, written });
+                let _ = done_of_thread.send(indexed);
             }
         })?;
-        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), pending_count: 0 })
+        let jobs = Some(jobs);
+        Ok(Self { jobs, done, thread: Some(thread), pending_count: 0, pending_entries: 0 })
     }
 
     /// Hands a segment to the thread.
     pub fn submit(&mut self, job: IndexJob<D>) {
         let jobs = self.jobs.as_ref().expect("jobs are taken until the indexer is dropped");
+        let entries_count = job.segment.entries_count();
         jobs.send(job).expect("the thread lives as long as its indexer");
         self.pending_count += 1;
+        self.pending_entries += entries_count;
     }
 
     /// Segments that were handed in and not given back yet.
@@ -79,11 +87,16 @@ where
         self.pending_count
     }
 
+    /// How many entries those have.
+    #[must_use]
+    pub fn pending_entries(&self) -> usize {
+        self.pending_entries
+    }
+
     /// The next segment that was written since the last call.
     pub fn try_finish(&mut self) -> Option<Indexed<D>> {
         let finished = self.done.try_recv().ok()?;
-        self.pending_count -= 1;
-        Some(finished)
+        Some(self.finished(finished))
     }
 
     /// Waits for the next segment to be written; `None` where there is none to wait for.
@@ -92,8 +105,13 @@ where
             return None;
         }
         let finished = self.done.recv().ok()?;
+        Some(self.finished(finished))
+    }
+
+    fn finished(&mut self, finished: Indexed<D>) -> Indexed<D> {
         self.pending_count -= 1;
-        Some(finished)
+        self.pending_entries -= finished.entries_count;
+        finished
     }
 }
 
