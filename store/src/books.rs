@@ -39,7 +39,7 @@ const REBUILD_PAYMENTS_MAX: usize = 4096;
 /// Segments that may wait to be indexed while journals are read at the start, so that not all of
 /// them are in memory.
 const INDEXING_MAX: usize = 1;
-/// With so many entries of the index waiting to be written nothing new is decided upon, so that not all that waits for
+/// With more entries of the index waiting to be written nothing new is decided upon, so that not all that waits for
 /// a slow disk is in memory. One takes up to 48 bytes, and a healthy disk leaves those of one or two segments, 200,000
 /// each.
 const WAITING_ENTRIES_MAX: usize = 1_500_000;
@@ -662,7 +662,7 @@ impl Books {
         instance: u16,
         through: Position,
     ) -> Result<Result<Decided, ClaimsError>, BooksError> {
-        if let Err(behind) = self.demand_room()? {
+        if let Err(behind) = self.demand_room() {
             return Ok(Err(behind));
         }
         let through = self.read_before(instance, through)?;
@@ -676,8 +676,7 @@ impl Books {
     }
 
     /// What an instance has accepted before a place in its journal and nobody has decided upon, where
-    /// rights are [`Rights::Shared`]. The inner error says that
-    /// nothing is decided upon for now.
+    /// rights are [`Rights::Shared`]. The inner error says that nothing is decided upon for now.
     ///
     /// # Errors
     /// The instance's journal or the index cannot be read.
@@ -686,7 +685,7 @@ impl Books {
         instance: u16,
         through: Position,
     ) -> Result<Result<Undecided, ClaimsError>, BooksError> {
-        if let Err(behind) = self.demand_room()? {
+        if let Err(behind) = self.demand_room() {
             return Ok(Err(behind));
         }
         let through = self.read_before(instance, through)?;
@@ -700,12 +699,12 @@ impl Books {
 
     /// Demands that not too much waits for the indexer. What is decided upon fills more segments: it is sent and
     /// settled.
-    fn demand_room(&mut self) -> Result<Result<(), ClaimsError>, BooksError> {
-        self.close_segments()?;
+    fn demand_room(&mut self) -> Result<(), ClaimsError> {
+        self.take_finished();
         let count = self.indexer.pending_entries();
         let may_wait = if self.is_index_behind { self.waiting_max / 2 } else { self.waiting_max };
         self.is_index_behind = count > may_wait;
-        Ok(if self.is_index_behind { Err(ClaimsError::Behind { count }) } else { Ok(()) })
+        if self.is_index_behind { Err(ClaimsError::Behind { count }) } else { Ok(()) }
     }
 
     /// Takes in what was decided elsewhere upon everything that an instance accepted before a place:
@@ -947,9 +946,7 @@ impl Books {
 
     /// As [`Self::close_segments`], but for so many segments that were read last.
     fn close_segments_behind(&mut self, spared_count: u32) -> Result<(), BooksError> {
-        while let Some(finished) = self.indexer.try_finish() {
-            self.take_indexed(finished);
-        }
+        self.take_finished();
         let mut jobs = Vec::new();
         for (instance, state) in &mut self.instances {
             let reached = state.reader.position().segment;
@@ -978,8 +975,15 @@ impl Books {
         Ok(())
     }
 
+    /// Takes what the indexer has written.
+    fn take_finished(&mut self) {
+        while let Some(finished) = self.indexer.try_finish() {
+            self.take_indexed(finished);
+        }
+    }
+
     fn take_indexed(&mut self, indexed: Indexed<FolderDisk>) {
-        let Indexed { instance, number, written, .. } = indexed;
+        let Indexed { instance, number, written } = indexed;
         let why = match written {
             Ok(segment) => {
                 if self.index.finish(segment) {

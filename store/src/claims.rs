@@ -50,7 +50,7 @@ const KIND_DECIDED_BEFORE: u8 = 2;
 const KIND_LOSER: u8 = 3;
 const KIND_CLAIM: u8 = 4;
 
-/// Why claims cannot be decided upon: what goes wrong with the claim log, or that the index has no room.
+/// Why claims cannot be decided upon: what goes wrong with the claim log, or that too much of the index waits.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimsError {
     /// The operating system refuses.

@@ -1,6 +1,7 @@
 //! The thread that writes the index of sealed segments to files: sorting a hundred thousand ids or more is
 //! too long for a thread that answers questions.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -32,8 +33,6 @@ pub struct Indexed<D: Disk> {
     pub instance: u16,
     /// The number of the segment.
     pub number: u32,
-    /// How many entries it has.
-    pub entries_count: usize,
     /// The index that reads the file.
     pub written: Result<SealedSegment<D>, IndexError>,
 }
@@ -43,8 +42,8 @@ pub struct Indexer<D: Disk> {
     jobs: Option<Sender<IndexJob<D>>>,
     done: Receiver<Indexed<D>>,
     thread: Option<JoinHandle<()>>,
-    pending_count: usize,
-    pending_entries: usize,
+    /// How many entries each segment has that was handed in and not given back, in order.
+    pending: VecDeque<usize>,
 }
 
 impl<D: Disk + Send + 'static> Indexer<D>
@@ -61,57 +60,48 @@ where
         let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
             for job in jobs_of_thread {
                 let SegmentKey { instance, number, .. } = job.key;
-                let entries_count = job.segment.entries_count();
                 let written = job.write(&disk);
-                let indexed = Indexed { instance, number, entries_count, written };
                 // Nobody listens any more once the store ends; the file is there all the same.
-                let _ = done_of_thread.send(indexed);
+                let _ = done_of_thread.send(Indexed { instance, number, written });
             }
         })?;
-        let jobs = Some(jobs);
-        Ok(Self { jobs, done, thread: Some(thread), pending_count: 0, pending_entries: 0 })
+        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), pending: VecDeque::new() })
     }
 
     /// Hands a segment to the thread.
     pub fn submit(&mut self, job: IndexJob<D>) {
         let jobs = self.jobs.as_ref().expect("jobs are taken until the indexer is dropped");
-        let entries_count = job.segment.entries_count();
+        self.pending.push_back(job.segment.entries_count());
         jobs.send(job).expect("the thread lives as long as its indexer");
-        self.pending_count += 1;
-        self.pending_entries += entries_count;
     }
 
     /// Segments that were handed in and not given back yet.
     #[must_use]
     pub fn pending_count(&self) -> usize {
-        self.pending_count
+        self.pending.len()
     }
 
     /// How many entries those have.
     #[must_use]
     pub fn pending_entries(&self) -> usize {
-        self.pending_entries
+        self.pending.iter().sum()
     }
 
     /// The next segment that was written since the last call.
     pub fn try_finish(&mut self) -> Option<Indexed<D>> {
         let finished = self.done.try_recv().ok()?;
-        Some(self.finished(finished))
+        self.pending.pop_front();
+        Some(finished)
     }
 
     /// Waits for the next segment to be written; `None` where there is none to wait for.
     pub fn finish(&mut self) -> Option<Indexed<D>> {
-        if self.pending_count == 0 {
+        if self.pending.is_empty() {
             return None;
         }
         let finished = self.done.recv().ok()?;
-        Some(self.finished(finished))
-    }
-
-    fn finished(&mut self, finished: Indexed<D>) -> Indexed<D> {
-        self.pending_count -= 1;
-        self.pending_entries -= finished.entries_count;
-        finished
+        self.pending.pop_front();
+        Some(finished)
     }
 }
 
