@@ -287,9 +287,7 @@ where
             }
             StoreEvent::ClaimRefused(why) => {
                 if !self.claims_refused.replace(true) {
-                    tracing::warn!(
-                        "the store cannot decide, and no further payment is sent: {why}"
-                    );
+                    tracing::warn!("the store cannot decide, and payments wait for that: {why}");
                 }
                 engine.claim_refused(self.clock.elapsed_ms());
             }

@@ -156,7 +156,9 @@ impl Desk {
             match &decided {
                 Ok(_) => tracing::info!("claims can be decided again"),
                 Err(error) => {
-                    tracing::error!("{error}. No further payment is sent until that is over");
+                    tracing::error!(
+                        "{error}. What is not decided upon yet waits until that is over"
+                    );
                 }
             }
         }
